@@ -1,0 +1,60 @@
+"""What the owner of a lane should do next, by the folded log alone. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker.session import QueuedInput, Run, SessionState
+from broker.subjects import MAIN_LANE
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start a run with this input."""
+
+    input: QueuedInput
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """Go on with a run that another worker began, as attempt `attempt`."""
+
+    run: Run
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """End a run that has had as many workers as it may."""
+
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class EndCancelled:
+    """End a run that was cancelled while nobody was at work on it."""
+
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Nothing is left to do."""
+
+
+Action = Start | TakeOver | GiveUp | EndCancelled | Release
+
+
+def next_action(state: SessionState, lane: str, max_attempts: int) -> Action:
+    """For an owner that is running nothing of its own."""
+    run_id = state.lane(lane).run
+    if run_id is not None:
+        run = state.runs[run_id]
+        if run.cancel is not None:
+            return EndCancelled(run)
+        if run.attempt >= max_attempts:
+            return GiveUp(run)
+        return TakeOver(run, run.attempt + 1)
+    if lane == MAIN_LANE and state.inputs:
+        return Start(state.inputs[0])
+    return Release()

@@ -1,0 +1,248 @@
+"""Owning a lane: from its job to its release. Claim, fold, run what waits, write under the fence, let go."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import structlog
+
+from agent_worker.assignment import EndCancelled, GiveUp, Release, Start, TakeOver, next_action
+from agent_worker.config import WorkerSettings
+from agent_worker.context import Agent
+from agent_worker.metrics import WorkerMetrics
+from agent_worker.run import HandOver, RunExecution, finish_cancelled, finish_lost, take_over
+from agent_worker.writer import LaneWriter
+from broker.checkpoint import MAX_BYTES, advance, encode_checkpoint
+from broker.errors import LogError, Unavailable, WrongSequence
+from broker.events import Participant
+from broker.interfaces import Job, JobQueue, Of, SessionLog
+from broker.lease import Settled, has_work, judge_job
+from broker.loading import Loaded, load
+from broker.session import SessionState
+from broker.tail import Rewound
+
+_log = structlog.get_logger("antiphon.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerServices:
+    """What all lanes of a worker share."""
+
+    log: SessionLog
+    jobs: JobQueue
+    agent: Agent
+    me: Participant
+    lease_s: float
+    settings: WorkerSettings
+    metrics: WorkerMetrics
+
+
+class LaneOwner:
+    """Works on one lane for as long as it has work. `work` is a task of the worker's.
+
+    `hand_over` asks it to stop at once and leave the run to another worker; `finish_up` to take no new run.
+    """
+
+    def __init__(self, job: Job, services: WorkerServices) -> None:
+        self._job = job
+        self._services = services
+        self._subjects = services.log.subjects(job.session)
+        self._loaded: Loaded | None = None
+        self._changed = asyncio.Event()
+        self._taking_runs = True
+        self._handing_over = asyncio.Event()
+
+    @property
+    def lane(self) -> tuple[str, str]:
+        return self._job.session, self._job.lane
+
+    def renewed_by(self, job: Job) -> None:
+        """The job was delivered again, to this worker, which is still at work on it: that is its lease now."""
+        self._job = job
+
+    def finish_up(self) -> None:
+        """Take no new run; the one that runs may end."""
+        self._taking_runs = False
+
+    def hand_over(self) -> None:
+        """Stop now; another worker goes on with the run."""
+        self._taking_runs = False
+        self._handing_over.set()
+
+    async def work(self) -> str:
+        """Returns what came of the job: settled, done, handed_over, contended. Raises LogError when the lane is lost."""
+        services = self._services
+        self._loaded = await load(services.log, self._subjects)
+        verdict = judge_job(self._state, self._job.lane)
+        if isinstance(verdict, Settled):
+            return await self._let_go("settled")
+        try:
+            fence = await services.log.claim(
+                self._subjects, self._job.lane, verdict.expected, services.me, _now_ms()
+            )
+        except WrongSequence:
+            await self._job.give_back(1.0)
+            return "contended"
+        return await self._own(fence)
+
+    # --- while owning --------------------------------------------------------------------------------------------------
+
+    async def _own(self, fence: int) -> str:
+        services = self._services
+        writer = LaneWriter(
+            services.log,
+            self._subjects,
+            self._job.lane,
+            fence,
+            Participant("agent", services.agent.name),
+            services.settings,
+            services.metrics,
+        )
+        _log.info("lane claimed", session=self._job.session, lane=self._job.lane, fence=fence)
+        handed_over = False
+        async with asyncio.TaskGroup() as tasks:
+            helpers = [tasks.create_task(c) for c in (self._heartbeat(), self._follow(), writer.run())]
+            await self._reached(fence)
+            try:
+                await self._run_all(writer, fence)
+            except HandOver:
+                handed_over = True
+            if not handed_over:
+                await writer.flush()
+                await self._checkpoint(fence)
+            for helper in helpers[:1] + helpers[2:]:
+                helper.cancel()
+            await services.log.release(self._subjects, self._job.lane, fence, services.me, _now_ms())
+            if handed_over or not self._taking_runs:
+                end = await self._give_back()
+            else:
+                end = await self._let_go("done")
+            helpers[1].cancel()
+        return end
+
+    async def _run_all(self, writer: LaneWriter, fence: int) -> None:
+        """Ends when nothing is left to do, or no new run may be taken. Raises HandOver."""
+        services = self._services
+        while True:
+            await self._reached(await writer.flush())
+            action = next_action(self._state, self._job.lane, services.settings.max_attempts)
+            match action:
+                case Release():
+                    return
+                case EndCancelled(run):
+                    await finish_cancelled(self._execution(writer, fence), run)
+                case GiveUp(run):
+                    await finish_lost(self._execution(writer, fence), run)
+                case TakeOver(run, attempt):
+                    await take_over(self._execution(writer, fence), run, attempt)
+                case Start(queued):
+                    if not self._taking_runs:
+                        return
+                    await self._execution(writer, fence).start(queued)
+            await self._reached(await writer.flush())
+            await self._checkpoint(fence)
+
+    def _execution(self, writer: LaneWriter, fence: int) -> RunExecution:
+        assert self._loaded is not None
+        return RunExecution(
+            self._services.agent,
+            self._services.settings,
+            self._services.metrics,
+            self._services.log,
+            self._subjects,
+            self._job.lane,
+            fence,
+            writer,
+            self._loaded,
+            self._reached,
+            self._cancelled,
+            self._handing_over,
+        )
+
+    async def _heartbeat(self) -> None:
+        """Renews the job's lease. Missing a beat is no harm: the fence guards the log."""
+        while True:
+            await asyncio.sleep(self._services.lease_s / 3)
+            try:
+                await self._job.renew()
+            except Unavailable:
+                _log.warning("the lease could not be renewed", session=self._job.session)
+
+    async def _follow(self) -> None:
+        """Folds the session's records as they come."""
+        while True:
+            assert self._loaded is not None
+            async with self._services.log.tail(self._subjects, self._state.as_of, Of.RECORDS) as tail:
+                rewound = False
+                while not rewound:
+                    for delivery in await tail.next():
+                        if isinstance(delivery, Rewound):
+                            rewound = True
+                            break
+                        self._loaded.apply(delivery)
+                    self._notify()
+            fresh = await load(self._services.log, self._subjects)
+            self._loaded.transcript, self._loaded.quiet = fresh.transcript, fresh.quiet
+            self._notify()
+
+    async def _reached(self, seq: int) -> None:
+        """Returns when record `seq` has been folded."""
+        while self._state.as_of < seq:
+            await self._changed.wait()
+
+    async def _cancelled(self, run_id: str) -> None:
+        """Returns when the run is to be cancelled, or has ended otherwise."""
+        while (run := self._state.runs.get(run_id)) is not None and run.cancel is None:
+            await self._changed.wait()
+
+    async def _checkpoint(self, fence: int) -> None:
+        """Writes a checkpoint when it is time. Without one all goes on, only slower for who joins."""
+        assert self._loaded is not None
+        loaded = self._loaded
+        checkpoint = advance(loaded.checkpoint, loaded.quiet, self._state)
+        if checkpoint is None:
+            return
+        body = encode_checkpoint(checkpoint)
+        if len(body) > MAX_BYTES:
+            _log.warning("the checkpoint is too large and was not written", session=self._job.session, bytes=len(body))
+            return
+        try:
+            await self._services.log.write_checkpoint(self._subjects, self._job.lane, fence, body)
+        except Unavailable:
+            return
+        loaded.checkpoint = checkpoint
+        loaded.quiet = [state for state in loaded.quiet if state.as_of > checkpoint.state.as_of]
+
+    # --- letting go ------------------------------------------------------------------------------------------------------
+
+    async def _let_go(self, end: str) -> str:
+        """Takes the job off the queue, then looks once more: an input may have come while its job was still queued."""
+        await self._job.done()
+        try:
+            state = (await load(self._services.log, self._subjects)).state
+            if has_work(state, self._job.lane):
+                await self._services.jobs.offer(self._subjects, self._job.lane)
+        except LogError:
+            _log.warning("could not look for late inputs; a gateway will", session=self._job.session)
+        return end
+
+    async def _give_back(self) -> str:
+        if has_work(self._state, self._job.lane):
+            await self._job.give_back()
+            return "handed_over"
+        return await self._let_go("done")
+
+    @property
+    def _state(self) -> SessionState:
+        assert self._loaded is not None
+        return self._loaded.state
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

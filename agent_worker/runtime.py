@@ -1,0 +1,106 @@
+"""The worker: takes jobs while it has room, works on their lanes, and leaves in order."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from agent_worker.owner import LaneOwner, WorkerServices
+from broker.errors import LogError, Unavailable, WrongSequence
+from broker.interfaces import Job, JobSource
+
+_log = structlog.get_logger("antiphon.worker")
+
+_AWAY_WAIT_S = 0.5
+
+
+class Worker:
+    """Serves one pool with one agent. `run` returns when the worker has left; `shutdown` asks it to.
+
+    Leaving is in phases: take no new job; let runs end for `worker_drain_s`; hand the rest over to other workers.
+    """
+
+    def __init__(self, source: JobSource, services: WorkerServices) -> None:
+        self._source = source
+        self._services = services
+        self._owners: dict[tuple[str, str], LaneOwner] = {}
+        self._room = asyncio.Semaphore(services.settings.concurrency)
+        self._leaving = asyncio.Event()
+        services.metrics.capacity.set(services.settings.concurrency)
+
+    @property
+    def busy(self) -> int:
+        """Lanes being worked on."""
+        return len(self._owners)
+
+    def shutdown(self) -> None:
+        """Asks the worker to leave; may be called again."""
+        self._leaving.set()
+
+    async def run(self) -> None:
+        """Works until `shutdown`. Cancelling it leaves at once: leases run out, and others take over."""
+        if self._services.agent.prepare is not None:
+            await self._services.agent.prepare()
+        async with asyncio.TaskGroup() as tasks:
+            taking = tasks.create_task(self._take_jobs(tasks))
+            await self._leaving.wait()
+            taking.cancel()
+            for owner in self._owners.values():
+                owner.finish_up()
+            await self._drain()
+            for owner in self._owners.values():
+                owner.hand_over()
+
+    async def _take_jobs(self, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            await self._room.acquire()
+            job = None
+            try:
+                job = await self._source.take(self._services.settings.pull_wait_s)
+            except Unavailable as error:
+                _log.warning("no jobs can be taken", reason=str(error))
+                await asyncio.sleep(_AWAY_WAIT_S)
+            finally:
+                if job is None:
+                    self._room.release()
+            if job is not None:
+                self._begin(tasks, job)
+
+    def _begin(self, tasks: asyncio.TaskGroup, job: Job) -> None:
+        known = self._owners.get((job.session, job.lane))
+        if known is not None:
+            known.renewed_by(job)
+            self._room.release()
+            return
+        owner = LaneOwner(job, self._services)
+        self._owners[owner.lane] = owner
+        self._services.metrics.sessions.inc()
+        tasks.create_task(self._work(owner), name=f"lane-{job.session}-{job.lane}")
+
+    async def _work(self, owner: LaneOwner) -> None:
+        session, lane = owner.lane
+        end = "failed"
+        try:
+            end = await owner.work()
+        except* WrongSequence:
+            end = "fenced"
+            self._services.metrics.fence_refusals.inc()
+            _log.warning("another owner has the lane", session=session, lane=lane)
+        except* LogError as group:
+            end = "lost"
+            _log.warning("the lane was lost", session=session, lane=lane, reason=str(group.exceptions[0]))
+        except* Exception:
+            # A fault in one lane must not end the others; the job's lease runs out and the lane is tried again.
+            _log.exception("a lane failed", session=session, lane=lane)
+        finally:
+            self._owners.pop(owner.lane, None)
+            self._services.metrics.sessions.dec()
+            self._services.metrics.jobs.labels(end).inc()
+            self._room.release()
+
+    async def _drain(self) -> None:
+        """Waits for runs to end, for as long as the settings allow."""
+        deadline = asyncio.get_running_loop().time() + self._services.settings.worker_drain_s
+        while self._owners and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.05)

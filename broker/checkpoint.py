@@ -1,0 +1,134 @@
+"""Checkpoints: where a reader may start instead of the log's beginning, and the index of older pages.
+
+A checkpoint stands at a quiet place of the log (nothing runs, nothing waits), so it holds little: fences, which
+inputIds were ever seen, how the latest inputs and runs ended. It is an aid: without it, or with one that cannot be
+read, the log from its beginning gives the same state.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from broker.codec import participant_from_wire, participant_to_wire
+from broker.session import InputFate, Lane, Seen, SessionState
+
+VERSION = 1
+PAGE_MESSAGES = 50
+"""Messages between two pages of the index, at least."""
+KEEP_MESSAGES = 30
+"""Messages that a joiner gets at least, if there are so many: the checkpoint stays that far behind the end."""
+MAX_BYTES = 900_000
+"""A larger checkpoint is not written (NATS takes messages up to 1 MiB by default); the one before stays good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A quiet place: after entry `seq` there were `messages` messages, and the lanes had these fences."""
+
+    seq: int
+    messages: int
+    fences: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The state at a quiet place, and the pages before it, oldest first."""
+
+    state: SessionState
+    pages: tuple[Page, ...] = ()
+
+
+START = Checkpoint(SessionState())
+
+
+def page_at(state: SessionState) -> Page:
+    """The place of a quiet state."""
+    return Page(state.as_of, state.messages, {name: lane.fence for name, lane in state.lanes.items()})
+
+
+def state_at(page: Page) -> SessionState:
+    """Enough of the state at a page to fold the transcript from there on."""
+    lanes = {name: Lane(fence=fence) for name, fence in page.fences.items()}
+    return SessionState(as_of=page.seq, lanes=lanes, messages=page.messages)
+
+
+def advance(last: Checkpoint, places: list[SessionState], now: SessionState) -> Checkpoint | None:
+    """The next checkpoint, or None if it is too early for one.
+
+    `places` are the quiet states since `last`, oldest first; `now` is the newest state.
+    """
+    ripe = [s for s in places if s.as_of > last.state.as_of and now.messages - s.messages >= KEEP_MESSAGES]
+    if not ripe:
+        return None
+    pages = list(last.pages)
+    for state in ripe:
+        if state.messages - (pages[-1].messages if pages else 0) >= PAGE_MESSAGES:
+            pages.append(page_at(state))
+    return Checkpoint(ripe[-1], tuple(pages))
+
+
+def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
+    state = checkpoint.state
+    seen = b"".join(value.to_bytes(8, "big") for value in sorted(state.seen.hashes()))
+    return orjson.dumps(
+        {
+            "version": VERSION,
+            "asOf": state.as_of,
+            "messages": state.messages,
+            "lanes": {name: _lane_to_wire(lane) for name, lane in state.lanes.items()},
+            "seen": base64.b64encode(seen).decode(),
+            "fates": [_fate_to_wire(fate) for fate in state.fates],
+            "endedRuns": [list(pair) for pair in state.ended_runs],
+            "pages": [[page.seq, page.messages, dict(page.fences)] for page in checkpoint.pages],
+        }
+    )
+
+
+def decode_checkpoint(body: bytes | None) -> Checkpoint:
+    """`START` for no checkpoint, one of another version, or bytes that are none."""
+    if body is None:
+        return START
+    try:
+        wire = orjson.loads(body)
+        if wire["version"] != VERSION:
+            return START
+        return _checkpoint_from_wire(wire)
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
+        return START
+
+
+def _checkpoint_from_wire(wire: dict[str, Any]) -> Checkpoint:
+    seen = base64.b64decode(wire["seen"])
+    hashes = frozenset(int.from_bytes(seen[i : i + 8], "big") for i in range(0, len(seen), 8))
+    state = SessionState(
+        as_of=int(wire["asOf"]),
+        messages=int(wire["messages"]),
+        lanes={name: _lane_from_wire(lane) for name, lane in wire["lanes"].items()},
+        seen=Seen(hashes),
+        fates=tuple(_fate_from_wire(fate) for fate in wire["fates"]),
+        ended_runs=tuple((str(run), str(status)) for run, status in wire["endedRuns"]),
+    )
+    return Checkpoint(state, tuple(Page(int(s), int(m), dict(f)) for s, m, f in wire["pages"]))
+
+
+def _lane_to_wire(lane: Lane) -> dict[str, Any]:
+    owner = None if lane.owner is None else participant_to_wire(lane.owner)
+    return {"fence": lane.fence, "owner": owner, "n": lane.last_n}
+
+
+def _lane_from_wire(wire: dict[str, Any]) -> Lane:
+    return Lane(fence=int(wire["fence"]), owner=participant_from_wire(wire["owner"]), last_n=int(wire["n"]))
+
+
+def _fate_to_wire(fate: InputFate) -> dict[str, Any]:
+    by = None if fate.by is None else participant_to_wire(fate.by)
+    return {"inputId": fate.input_id, "seq": fate.seq, "status": fate.status, "code": fate.code, "by": by}
+
+
+def _fate_from_wire(wire: dict[str, Any]) -> InputFate:
+    return InputFate(wire["inputId"], wire["seq"], wire["status"], wire["code"], participant_from_wire(wire["by"]))

@@ -1,0 +1,212 @@
+"""Entries to bytes and back.
+
+The stored body of an entry is a JSON object; a gateway makes a client's frame of it by putting the log's fields in
+front (`frame`), so the live path copies bodies and parses no token. Decoding never loses what it does not know: an
+event of an unknown type, or of a known type whose fields are not as they should be, is an `OtherEvent`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+import orjson
+
+from broker.errors import CodecError
+from broker.events import (
+    Delta,
+    Entry,
+    Event,
+    InputCancelRequested,
+    InputSent,
+    OtherEvent,
+    Participant,
+    RunCancelRequested,
+    SessionOwner,
+)
+from broker.subjects import Kind, Place
+
+_PARTICIPANT_EVENTS = (InputSent, InputCancelRequested, RunCancelRequested)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Field:
+    attribute: str
+    wire: str
+    accepts: Callable[[Any], bool]
+    required: bool
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_ACCEPTS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda v: isinstance(v, str),
+    "str | None": lambda v: v is None or isinstance(v, str),
+    "int": _is_int,
+    "bool": lambda v: isinstance(v, bool),
+    "Any": lambda v: True,
+    "Mapping[str, Any] | None": lambda v: v is None or isinstance(v, dict),
+}
+
+
+def _fields_of(cls: type) -> tuple[_Field, ...]:
+    return tuple(
+        _Field(f.name, _camel(f.name), _ACCEPTS[str(f.type)], f.default is dataclasses.MISSING)
+        for f in dataclasses.fields(cls)
+        if f.name != "extra"
+    )
+
+
+_TYPES: dict[str, tuple[type, tuple[_Field, ...]]] = {
+    cls.TYPE: (cls, _fields_of(cls)) for cls in get_args(Event) if cls is not OtherEvent
+}
+_FIELDS: dict[type, tuple[_Field, ...]] = dict(_TYPES.values())
+
+
+def event_to_wire(event: Event) -> dict[str, Any]:
+    """The event as a JSON object, `type` first; fields that are None or False are left out."""
+    if isinstance(event, OtherEvent):
+        return dict(event.body)
+    wire: dict[str, Any] = {"type": event.TYPE}
+    for spec in _FIELDS[type(event)]:
+        value = getattr(event, spec.attribute)
+        if value is not None and value is not False:
+            wire[spec.wire] = value
+    wire.update(event.extra)
+    return wire
+
+
+def event_from_wire(wire: Mapping[str, Any]) -> Event:
+    """The inverse of `event_to_wire`. Raises CodecError if there is no string `type`."""
+    kind = wire.get("type")
+    if not isinstance(kind, str):
+        raise CodecError("an event needs a string `type`")
+    known = _TYPES.get(kind)
+    if known is None:
+        return OtherEvent(kind, dict(wire))
+    cls, specs = known
+    values: dict[str, Any] = {}
+    extra = dict(wire)
+    del extra["type"]
+    for spec in specs:
+        if spec.wire in extra:
+            value = extra.pop(spec.wire)
+            if not spec.accepts(value):
+                return OtherEvent(kind, dict(wire))
+            values[spec.attribute] = value
+        elif spec.required:
+            return OtherEvent(kind, dict(wire))
+    event: Event = cls(**values, extra=extra)
+    return event
+
+
+def entry_to_wire(entry: Entry) -> dict[str, Any]:
+    """The entry as a JSON object, without the fields that the log adds (`session`, `seq`, `prev`)."""
+    wire: dict[str, Any] = {"id": entry.id}
+    if entry.lane is not None:
+        wire["lane"] = entry.lane
+    if entry.run is not None:
+        wire["run"] = entry.run
+    wire["ts"] = entry.ts
+    if entry.by is not None:
+        wire["by"] = participant_to_wire(entry.by)
+    if entry.off is not None:
+        wire["off"] = entry.off
+    wire["events"] = [event_to_wire(event) for event in entry.events]
+    return wire
+
+
+def participant_to_wire(by: Participant) -> dict[str, str]:
+    wire = {"kind": by.kind, "id": by.id}
+    if by.name is not None:
+        wire["name"] = by.name
+    return wire
+
+
+def participant_from_wire(wire: Any) -> Participant | None:
+    """None for anything that is not a participant."""
+    match wire:
+        case {"kind": str(kind), "id": str(id_)}:
+            name = wire.get("name")
+            return Participant(kind, id_, name if isinstance(name, str) else None)
+        case _:
+            return None
+
+
+def encode(entry: Entry) -> bytes:
+    """The stored body of an entry."""
+    return orjson.dumps(entry_to_wire(entry))
+
+
+def decode(body: bytes) -> Entry:
+    """The inverse of `encode`. Raises CodecError for bytes that are not an entry."""
+    try:
+        wire = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise CodecError("an entry must be JSON") from None
+    return entry_from_wire(wire)
+
+
+def entry_from_wire(wire: Any) -> Entry:
+    """Raises CodecError for an object that is not an entry."""
+    match wire:
+        case {"id": str(id_), "ts": int(ts), "events": [*events]} if all(isinstance(e, dict) for e in events):
+            lane, run, off = wire.get("lane"), wire.get("run"), wire.get("off")
+            return Entry(
+                id=id_,
+                ts=ts,
+                events=tuple(event_from_wire(event) for event in events),
+                lane=lane if isinstance(lane, str) else None,
+                run=run if isinstance(run, str) else None,
+                by=participant_from_wire(wire.get("by")),
+                off=off if _is_int(off) else None,
+            )
+        case _:
+            raise CodecError("an entry needs `id`, `ts` and `events`")
+
+
+VOID = Entry(id="", ts=0, events=())
+"""Stands for an entry that cannot be read: it keeps its place in the chain and says nothing."""
+
+
+def decode_at(place: Place, body: bytes) -> tuple[Entry, bool]:
+    """The entry stored at `place`, and whether it says just what its writer had the right to say there.
+
+    Subjects are guarded by NATS permissions, bodies are not. A lane's owner cannot send a participant's input or
+    claim a lane by an event, nor a participant write as an agent: such events are dropped, and the lane is that of
+    the subject, whatever the body says. A body that is no entry is `VOID`.
+    """
+    try:
+        entry = decode(body)
+    except CodecError:
+        return VOID, False
+    events = tuple(event for event in entry.events if _belongs(place, event))
+    lane = place.lane or None
+    if len(events) == len(entry.events) and entry.lane == lane:
+        return entry, True
+    return dataclasses.replace(entry, events=events, lane=lane), False
+
+
+def _belongs(place: Place, event: Event) -> bool:
+    match place.kind:
+        case Kind.INPUT:
+            return isinstance(event, (*_PARTICIPANT_EVENTS, OtherEvent))
+        case Kind.OWNER:
+            return isinstance(event, SessionOwner) and event.lane == place.lane
+        case Kind.EVENT:
+            return not isinstance(event, (*_PARTICIPANT_EVENTS, SessionOwner, *get_args(Delta)))
+        case Kind.DELTA:
+            return isinstance(event, get_args(Delta))
+
+
+def frame(session: str, seq: int, prev: int, body: bytes) -> bytes:
+    """The frame that clients get for an entry: the log's fields in front of its stored body, which is not parsed."""
+    return b'{"op":"entry","session":"%b","seq":%d,"prev":%d,%b' % (session.encode(), seq, prev, body[1:])

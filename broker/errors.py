@@ -1,0 +1,146 @@
+"""Errors of Antiphon, the codes that go over the wire, and the WebSocket close codes.
+
+::
+
+    AntiphonError
+    ├── ConfigError            a setting is missing or wrong; the message says how to mend it
+    ├── CodecError             bytes that are not an entry
+    ├── InvalidName             a session, lane or id outside its form
+    ├── Refused                a command is refused; carries an ErrorCode
+    └── LogError               the log said no, or nothing
+        ├── Unavailable        nothing is known to be stored; the same call may be made again
+        │   └── LogFull        the log's storage is full
+        ├── WrongSequence      a compare-and-set lost (claiming), or the fence is stale (writing)
+        ├── CursorError        a cursor that this log cannot serve
+        └── TopologyError      streams are absent or not as they must be
+
+Errors carry data in attributes; their text is one line and says what to do.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import Any
+
+
+class AntiphonError(Exception):
+    """The root of every error that Antiphon raises on purpose."""
+
+
+class ConfigError(AntiphonError):
+    """A setting is missing or wrong. The message names it and the way out."""
+
+
+class CodecError(AntiphonError):
+    """Bytes that are not an entry of a session's log."""
+
+
+class InvalidName(AntiphonError):
+    """A session, lane or id outside its form. `kind` says which, `value` is what was given (shortened)."""
+
+    def __init__(self, kind: str, value: str, form: str) -> None:
+        self.kind = kind
+        self.value = value[:40]
+        super().__init__(f"{kind} must be {form}")
+
+
+class ErrorCode(StrEnum):
+    """Codes of the `error` frame (PROTOCOL, section 9)."""
+
+    BAD_JSON = "bad_json"
+    BAD_COMMAND = "bad_command"
+    BAD_NAME = "bad_name"
+    HELLO_REQUIRED = "hello_required"
+    UNAUTHORIZED = "unauthorized"
+    NOT_ALLOWED = "not_allowed"
+    NOT_SUBSCRIBED = "not_subscribed"
+    ALREADY_SUBSCRIBED = "already_subscribed"
+    TOO_MANY_SUBSCRIPTIONS = "too_many_subscriptions"
+    CURSOR_BAD = "cursor_bad"
+    CURSOR_EPOCH = "cursor_epoch"
+    CURSOR_FUTURE = "cursor_future"
+    CONTENT_TOO_LARGE = "content_too_large"
+    QUEUE_FULL = "queue_full"
+    SESSION_FULL = "session_full"
+    INPUT_NOT_FOUND = "input_not_found"
+    INPUT_ALREADY_APPLIED = "input_already_applied"
+    RUN_NOT_FOUND = "run_not_found"
+    RUN_ENDED = "run_ended"
+    RATE_LIMITED = "rate_limited"
+    UNAVAILABLE = "unavailable"
+    INTERNAL = "internal"
+
+
+RETRYABLE = frozenset({ErrorCode.QUEUE_FULL, ErrorCode.RATE_LIMITED, ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL})
+
+
+class RunErrorCode(StrEnum):
+    """Codes of RUN_ERROR events (PROTOCOL, section 9)."""
+
+    AGENT_ERROR = "agent_error"
+    RUN_TIMEOUT = "run_timeout"
+    WORKER_LOST = "worker_lost"
+    CONTENT_TOO_LARGE = "content_too_large"
+    UNAVAILABLE = "unavailable"
+
+
+class CloseCode(IntEnum):
+    """WebSocket close codes. The hundreds say what the client should do (PROTOCOL, section 8)."""
+
+    INTERNAL = 4100
+    HEARTBEAT_TIMEOUT = 4101
+    SLOW_READER = 4102
+    DRAINING = 4200
+    OVERLOADED = 4201
+    TOKEN_EXPIRED = 4300
+    BAD_FRAME = 4400
+    UNAUTHORIZED = 4401
+    UNSUPPORTED_PROTOCOL = 4406
+    HELLO_TIMEOUT = 4408
+    FRAME_TOO_LARGE = 4413
+    FLOOD = 4429
+
+
+class Refused(AntiphonError):
+    """A command is refused. `code` goes to its sender, with `data` (JSON values) beside it."""
+
+    def __init__(self, code: ErrorCode, message: str, **data: Any) -> None:
+        self.code = code
+        self.message = message
+        self.data = data
+        super().__init__(f"{code}: {message}")
+
+    @property
+    def retryable(self) -> bool:
+        return self.code in RETRYABLE
+
+
+class LogError(AntiphonError):
+    """The log refused an operation or did not answer."""
+
+
+class Unavailable(LogError):
+    """The log cannot be reached or did not answer in time: nothing is known of the outcome.
+
+    Sending again with the same ids is safe.
+    """
+
+
+class LogFull(Unavailable):
+    """The log's storage is full: nothing was stored. Free space, or raise the storage limit of the server."""
+
+
+class WrongSequence(LogError):
+    """A compare-and-set lost: another writer claimed the lane. A fenced writer that gets this must stop at once."""
+
+
+class CursorError(LogError):
+    """A cursor that this log cannot serve; `code` is CURSOR_BAD, CURSOR_EPOCH or CURSOR_FUTURE."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class TopologyError(LogError):
+    """Streams are absent or not as they must be; run `antiphon topology apply`."""

@@ -1,0 +1,173 @@
+"""What gateways and workers need of the log: the seam between them and NATS.
+
+`broker.jetstream` implements it; composition roots pass the implementation in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Protocol
+
+from broker.events import Entry, Participant
+from broker.subjects import SessionSubjects
+from broker.tail import Delivery, StoredEntry
+
+
+class Of(Enum):
+    """Which of a session's entries to read."""
+
+    EVERYTHING = auto()
+    RECORDS = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A stored entry's sequence; `duplicate`: it had been stored before under the same id."""
+
+    seq: int
+    duplicate: bool
+
+
+class LiveTail(Protocol):
+    """A session's entries from a place on, then live, in order, for one reader."""
+
+    @property
+    def seen(self) -> int:
+        """The last sequence that `next` has returned, or that was given at the start."""
+        ...
+
+    @property
+    def caught_up(self) -> bool:
+        """Nothing is known to be missing."""
+        ...
+
+    async def next(self) -> list[Delivery]:
+        """What comes next. An empty list says that the tail has just caught up. Waits through outages of NATS.
+
+        Safe to cancel: nothing that it has taken is lost.
+        """
+        ...
+
+
+class SessionLog(Protocol):
+    """The durable, totally ordered logs of all sessions."""
+
+    def subjects(self, session: str) -> SessionSubjects:
+        """Raises InvalidName."""
+        ...
+
+    async def epoch(self, subjects: SessionSubjects) -> str:
+        """Names the incarnation of the log; cursors of another one are refused. Raises Unavailable."""
+        ...
+
+    async def head(self, subjects: SessionSubjects, of: Of = Of.EVERYTHING) -> StoredEntry | None:
+        """The session's last entry, from the stream's leader. Raises Unavailable."""
+        ...
+
+    async def append_input(self, subjects: SessionSubjects, entry: Entry, message_id: str) -> Stored:
+        """Stores what a participant sent. Within two minutes the same `message_id` is stored once. Raises Unavailable."""
+        ...
+
+    async def claim(self, subjects: SessionSubjects, lane: str, expected: int, owner: Participant, ts: int) -> int:
+        """Claims a lane whose ownership record is at `expected`; returns the fence.
+
+        Raises WrongSequence if another came first, Unavailable.
+        """
+        ...
+
+    async def release(self, subjects: SessionSubjects, lane: str, fence: int, owner: Participant, ts: int) -> None:
+        """Gives a lane up. Raises WrongSequence if it was taken meanwhile, Unavailable."""
+        ...
+
+    async def append(self, subjects: SessionSubjects, lane: str, fence: int, entry: Entry) -> int:
+        """Stores a lane's entry under its fence: a delta if it has `off`, else a record. Returns its sequence.
+
+        At most one may be in flight for a lane. An outcome that is not known is found out by reading back. Raises
+        WrongSequence (the lane was taken: stop at once), Unavailable (not stored within the lease).
+        """
+        ...
+
+    async def read(
+        self, subjects: SessionSubjects, after: int, of: Of = Of.EVERYTHING
+    ) -> tuple[Sequence[StoredEntry], bool]:
+        """Entries after a sequence, in order, up to the batch size; and whether the log had no more. May lag the leader.
+
+        Raises Unavailable.
+        """
+        ...
+
+    async def read_deltas(self, subjects: SessionSubjects, lane: str, after: int) -> tuple[Sequence[StoredEntry], bool]:
+        """As `read`, of one lane's deltas."""
+        ...
+
+    async def holds(self, subjects: SessionSubjects, seq: int) -> bool:
+        """Whether the stream's leader has the entry (it may have aged out). Raises Unavailable."""
+        ...
+
+    def tail(
+        self, subjects: SessionSubjects, after: int, of: Of = Of.EVERYTHING
+    ) -> AbstractAsyncContextManager[LiveTail]:
+        """Follows a session."""
+        ...
+
+    async def read_checkpoint(self, subjects: SessionSubjects) -> bytes | None:
+        """The newest checkpoint. Raises Unavailable."""
+        ...
+
+    async def write_checkpoint(self, subjects: SessionSubjects, lane: str, fence: int, body: bytes) -> None:
+        """Replaces the checkpoint, under the lane's fence. Raises WrongSequence, Unavailable."""
+        ...
+
+
+class Job(Protocol):
+    """A lane with work, leased to this worker."""
+
+    @property
+    def session(self) -> str: ...
+
+    @property
+    def lane(self) -> str: ...
+
+    @property
+    def delivery(self) -> int:
+        """How often it was delivered, from 1."""
+        ...
+
+    async def renew(self) -> None:
+        """Starts the lease anew. Raises Unavailable."""
+        ...
+
+    async def done(self) -> None:
+        """Takes the job off the queue, and returns when it is off. Raises Unavailable."""
+        ...
+
+    async def give_back(self, delay_s: float = 0.0) -> None:
+        """Lets another worker have it, after a delay. Raises Unavailable."""
+        ...
+
+
+class JobSource(Protocol):
+    """Where a worker takes jobs of its pool from."""
+
+    async def take(self, wait_s: float) -> Job | None:
+        """The next job; None if none came within `wait_s`. Safe to cancel. Raises Unavailable."""
+        ...
+
+
+class JobQueue(Protocol):
+    """Where gateways put jobs."""
+
+    async def offer(self, subjects: SessionSubjects, lane: str) -> bool:
+        """Says that a lane has work. False if its job is queued or leased already. Raises Unavailable."""
+        ...
+
+
+class Health(Protocol):
+    """Whether the log can be used."""
+
+    async def problems(self) -> list[str]:
+        """What is wrong, a line each; empty if all is well. Never raises."""
+        ...

@@ -1,0 +1,1 @@
+"""The session log over NATS JetStream: the only package that imports `nats`."""

@@ -1,0 +1,318 @@
+"""One connection to NATS: publishing with acknowledgements, requests, and word of disturbances.
+
+nats-py's `publish_async` futures never resolve when the server refuses, and hang after the server has died, so
+acknowledgements come to one inbox of ours, each to a future with a time-out. Errors of nats-py are translated here and
+nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import nats.errors
+import orjson
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from broker.config import NatsSettings
+from broker.errors import LogFull, TopologyError, Unavailable
+
+_log = structlog.get_logger("antiphon.nats")
+
+MessageHandler = Callable[[Msg], Awaitable[None]]
+
+_STORAGE_FULL = frozenset({10047, 10023, 10028, 10077})
+"""Insufficient storage, insufficient resources, resources exceeded for the account, maximum exceeded."""
+_NO_STREAM = frozenset({10059})
+_TRANSIENT = frozenset({10008, 10009, 10039, 10076, 10074})
+"""System unavailable, cluster without a leader, JetStream not (yet) enabled, stream offline, and such."""
+
+
+class ServerRefused(Exception):
+    """JetStream refused a request; `code` is its `err_code`."""
+
+    def __init__(self, code: int, description: str) -> None:
+        self.code = code
+        self.description = description
+        super().__init__(f"{description} ({code})")
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """A stored message: its sequence, and whether it had been stored before (same message id)."""
+
+    seq: int
+    duplicate: bool
+
+
+class Connection:
+    """A connection that is kept up for as long as the context is open.
+
+    It may be entered while NATS is away: operations raise Unavailable until it is there. `on_disturbed` callbacks
+    are called after a reconnect (with None) and when messages may have been lost on one subscription (with it).
+    """
+
+    def __init__(self, settings: NatsSettings, *, name: str) -> None:
+        self._settings = settings
+        self._name = name
+        self._nc = Client()
+        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._queues: dict[str, asyncio.Queue[Msg]] = {}
+        self._token = 0
+        self._inbox = ""
+        self._connecting: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+        self._listeners: set[Callable[[Subscription | None], None]] = set()
+        self.last_error: str = "not connected yet"
+
+    async def __aenter__(self) -> Connection:
+        self._connecting = asyncio.create_task(self._connect(), name="nats-connect")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._connecting), self._settings.connect_timeout_s)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        assert self._connecting is not None
+        self._connecting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._connecting
+        self._ready.clear()
+        self._fail_waiting("the connection is closed")
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._nc.close(), 2)
+
+    @property
+    def connected(self) -> bool:
+        return self._ready.is_set() and self._nc.is_connected
+
+    async def wait_connected(self) -> None:
+        """Returns when NATS is there. Safe to cancel."""
+        await self._ready.wait()
+
+    @property
+    def ack_timeout_s(self) -> float:
+        return self._settings.ack_timeout_s
+
+    def on_disturbed(self, callback: Callable[[Subscription | None], None]) -> Callable[[], None]:
+        """Registers `callback`; returns what takes it off again."""
+        self._listeners.add(callback)
+        return lambda: self._listeners.discard(callback)
+
+    async def publish(
+        self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, *, timeout_s: float | None = None
+    ) -> Ack:
+        """Publishes to a stream and returns when it is stored.
+
+        Raises Unavailable when nothing is known of the outcome, LogFull, or ServerRefused. Cancelling leaves the
+        outcome unknown.
+        """
+        msg = await self.request(subject, body, headers, timeout_s=timeout_s)
+        answer = _json(msg)
+        _raise_for(answer)
+        seq = answer.get("seq")
+        if not isinstance(seq, int):
+            raise Unavailable(f"no stream took the message on {subject.split('.')[0]}.…: run `antiphon topology apply`")
+        return Ack(seq, bool(answer.get("duplicate")))
+
+    async def request(
+        self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, *, timeout_s: float | None = None
+    ) -> Msg:
+        """One answer to one message. Raises Unavailable when none comes in time or nobody listens."""
+        self._require_connected()
+        self._token += 1
+        token = str(self._token)
+        future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        self._waiting[token] = future
+        try:
+            async with asyncio.timeout(timeout_s or self._settings.ack_timeout_s):
+                await self._send(subject, body, headers, f"{self._inbox}.{token}")
+                msg = await future
+        except TimeoutError:
+            raise Unavailable("NATS did not answer in time; the outcome is not known") from None
+        finally:
+            self._waiting.pop(token, None)
+        if msg.headers and msg.headers.get("Status") == "503":
+            raise Unavailable("no NATS server answers for this subject (no leader, or no stream)")
+        return msg
+
+    async def api(self, operation: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """A JetStream API call. Raises ServerRefused with the server's error code, Unavailable, LogFull."""
+        payload = b"" if body is None else orjson.dumps(body)
+        msg = await self.request(f"$JS.API.{operation}", payload)
+        answer = _json(msg)
+        _raise_for(answer)
+        return answer
+
+    @contextlib.contextmanager
+    def inbox(self) -> Iterator[tuple[str, asyncio.Queue[Msg]]]:
+        """A reply subject for answers that are many, and where they come; as many as the request asked for."""
+        self._require_connected()
+        self._token += 1
+        token = str(self._token)
+        queue: asyncio.Queue[Msg] = asyncio.Queue()
+        self._queues[token] = queue
+        try:
+            yield f"{self._inbox}.{token}", queue
+        finally:
+            del self._queues[token]
+
+    async def send(self, subject: str, body: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None) -> None:
+        """Publishes without waiting for anything. Raises Unavailable while NATS is away."""
+        self._require_connected()
+        await self._send(subject, body, headers, reply)
+
+    def new_inbox(self) -> str:
+        """A subject that nobody else has."""
+        return self._nc.new_inbox()
+
+    async def subscribe(
+        self, subject: str, handler: MessageHandler, *, max_messages: int = 65536, max_bytes: int = 64 << 20
+    ) -> Subscription:
+        """A core subscription. Beyond the limits messages are dropped, and `on_disturbed` callbacks told."""
+        self._require_connected()
+        with _translated():
+            return await self._nc.subscribe(
+                subject, cb=handler, pending_msgs_limit=max_messages, pending_bytes_limit=max_bytes
+            )
+
+    async def unsubscribe(self, sub: Subscription) -> None:
+        """Ends a subscription; does nothing if the connection is gone."""
+        with contextlib.suppress(nats.errors.Error, ConnectionError):
+            await sub.unsubscribe()
+
+    async def flush(self) -> None:
+        """Returns when the server has processed everything sent before."""
+        self._require_connected()
+        with _translated():
+            await self._nc.flush(timeout=int(self._settings.ack_timeout_s) or 1)
+
+    async def _connect(self) -> None:
+        options = self._options()
+        while True:
+            try:
+                await self._nc.connect(**options)
+                break
+            except (OSError, nats.errors.Error, TimeoutError) as error:
+                self.last_error = _reason(error)
+                await asyncio.sleep(self._settings.reconnect_wait_s)
+        self._inbox = self._nc.new_inbox()
+        await self._nc.subscribe(
+            f"{self._inbox}.*", cb=self._on_answer, pending_msgs_limit=1 << 20, pending_bytes_limit=256 << 20
+        )
+        await self._nc.flush()
+        self.last_error = ""
+        self._ready.set()
+        _log.info("connected", server=self._nc.connected_server_version and str(self._nc.connected_server_version))
+
+    def _options(self) -> dict[str, Any]:
+        s = self._settings
+        options: dict[str, Any] = {
+            "servers": [url.strip() for url in s.nats_url.split(",")],
+            "name": self._name,
+            "allow_reconnect": True,
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": s.reconnect_wait_s,
+            "connect_timeout": s.connect_timeout_s,
+            "ping_interval": s.ping_interval_s,
+            "max_outstanding_pings": 2,
+            # A write that waits in a buffer through a reconnect arrives after its fence has gone: never buffer.
+            "pending_size": 0,
+            "error_cb": self._on_error,
+            "disconnected_cb": self._on_disconnected,
+            "reconnected_cb": self._on_reconnected,
+        }
+        if s.nats_credentials:
+            options["user_credentials"] = s.nats_credentials
+        return options
+
+    async def _on_answer(self, msg: Msg) -> None:
+        token = msg.subject.rpartition(".")[2]
+        future = self._waiting.get(token)
+        if future is not None:
+            if not future.done():
+                future.set_result(msg)
+        elif (queue := self._queues.get(token)) is not None:
+            queue.put_nowait(msg)
+
+    async def _on_error(self, error: Exception) -> None:
+        if isinstance(error, nats.errors.SlowConsumerError):
+            _log.warning("slow consumer: messages dropped, checking against the log")
+            self._tell(error.sub)
+            return
+        self.last_error = _reason(error)
+
+    async def _on_disconnected(self) -> None:
+        if not self._nc.is_closed:
+            _log.warning("NATS is away", reason=self.last_error or "connection lost")
+        self._fail_waiting("NATS went away; the outcome is not known")
+
+    async def _on_reconnected(self) -> None:
+        self.last_error = ""
+        _log.info("NATS is back")
+        self._tell(None)
+
+    def _tell(self, sub: Subscription | None) -> None:
+        for callback in tuple(self._listeners):
+            callback(sub)
+
+    def _fail_waiting(self, why: str) -> None:
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(Unavailable(why))
+
+    def _require_connected(self) -> None:
+        if not self.connected:
+            raise Unavailable(f"NATS is away: {self.last_error or 'reconnecting'}")
+
+    async def _send(self, subject: str, body: bytes, headers: Mapping[str, str] | None, reply: str) -> None:
+        with _translated():
+            await self._nc.publish(subject, body, reply=reply, headers=dict(headers) if headers else None)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except nats.errors.MaxPayloadError:
+        raise
+    except (nats.errors.Error, OSError) as error:
+        raise Unavailable(f"NATS is away: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]
+
+
+def _json(msg: Msg) -> dict[str, Any]:
+    try:
+        answer = orjson.loads(msg.data)
+    except orjson.JSONDecodeError:
+        raise Unavailable("NATS gave an answer that is not JSON") from None
+    if not isinstance(answer, dict):
+        raise Unavailable("NATS gave an answer that is not an object")
+    return answer
+
+
+def _raise_for(answer: dict[str, Any]) -> None:
+    error = answer.get("error")
+    if error is None:
+        return
+    code = int(error.get("err_code", 0))
+    description = str(error.get("description", "refused"))
+    if code in _STORAGE_FULL and "per subject" not in description:
+        raise LogFull(f"the log's storage is full ({description}): free space or raise the server's storage limit")
+    if code in _NO_STREAM:
+        raise TopologyError("the stream does not exist: run `antiphon topology apply`")
+    if code in _TRANSIENT or (code == 0 and int(error.get("code", 0)) == 503):
+        raise Unavailable(f"JetStream is not ready: {description}")
+    raise ServerRefused(code, description)

@@ -1,0 +1,126 @@
+"""Jobs: a workqueue stream with at most one message for each lane that has work.
+
+The subject of a job names its lane, and the stream refuses a second message on a subject
+(`discard_new_per_subject`), so offering is idempotent for as long as the job is queued or leased (ADR 3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from types import TracebackType
+
+import orjson
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from broker.errors import Unavailable
+from broker.jetstream.connection import Connection, ServerRefused
+from broker.jetstream.topology import WORK_STREAM, pool_consumer
+from broker.subjects import SessionSubjects
+
+_PER_SUBJECT = 10077
+_NS = 1_000_000_000
+_GRACE_S = 1.0
+
+
+class JetStreamJobQueue:
+    """Where gateways put jobs (`broker.interfaces.JobQueue`)."""
+
+    def __init__(self, connection: Connection, pool: str) -> None:
+        self._connection = connection
+        self._pool = pool
+
+    async def offer(self, subjects: SessionSubjects, lane: str) -> bool:
+        try:
+            await self._connection.publish(subjects.job(self._pool, lane), b"{}")
+        except ServerRefused as error:
+            if error.code == _PER_SUBJECT:
+                return False
+            raise Unavailable(f"NATS refused the job: {error.description}") from error
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class JetStreamJob:
+    """A leased job (`broker.interfaces.Job`)."""
+
+    connection: Connection
+    reply: str
+    session: str
+    lane: str
+    delivery: int
+
+    async def renew(self) -> None:
+        await self.connection.send(self.reply, b"+WPI")
+
+    async def done(self) -> None:
+        await self.connection.request(self.reply, b"+ACK")
+
+    async def give_back(self, delay_s: float = 0.0) -> None:
+        body = b"-NAK" if delay_s <= 0 else b"-NAK " + orjson.dumps({"delay": int(delay_s * _NS)})
+        await self.connection.send(self.reply, body)
+
+
+class JetStreamJobSource:
+    """Where the workers of a pool take jobs from (`broker.interfaces.JobSource`). A context; for one taker.
+
+    One job is asked for at a time, and the inbox is its own: a pull whose inbox has gone is void at the server, so a
+    worker that leaves takes no job with it.
+    """
+
+    def __init__(self, connection: Connection, pool: str) -> None:
+        self._connection = connection
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{WORK_STREAM}.{pool_consumer(pool)}"
+        self._inbox = connection.new_inbox()
+        self._answers: asyncio.Queue[Msg] = asyncio.Queue()
+        self._sub: Subscription | None = None
+        self._asked_until = 0.0
+
+    async def __aenter__(self) -> JetStreamJobSource:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._sub is None:
+            return
+        await self._connection.unsubscribe(self._sub)
+        with contextlib.suppress(Unavailable):
+            await self._connection.flush()
+            while not self._answers.empty():
+                job = self._job(self._answers.get_nowait())
+                if job is not None:
+                    await job.give_back()
+
+    async def take(self, wait_s: float) -> JetStreamJob | None:
+        loop = asyncio.get_running_loop()
+        await self._subscribe()
+        if self._answers.empty() and loop.time() >= self._asked_until:
+            body = orjson.dumps({"batch": 1, "expires": int(wait_s * _NS)})
+            await self._connection.send(self._subject, body, reply=self._inbox)
+            self._asked_until = loop.time() + wait_s
+        try:
+            async with asyncio.timeout(wait_s + _GRACE_S):
+                msg = await self._answers.get()
+        except TimeoutError:
+            return None
+        self._asked_until = 0.0
+        return self._job(msg)
+
+    async def _subscribe(self) -> None:
+        if self._sub is None:
+            self._sub = await self._connection.subscribe(self._inbox, self._on_answer)
+
+    async def _on_answer(self, msg: Msg) -> None:
+        self._answers.put_nowait(msg)
+
+    def _job(self, msg: Msg) -> JetStreamJob | None:
+        status = (msg.headers or {}).get("Status")
+        if status is not None:
+            if status == "503":
+                raise Unavailable("the job queue has no leader, or does not exist: `antiphon topology check`")
+            return None
+        _, _, _, session, lane = msg.subject.split(".")
+        return JetStreamJob(self._connection, msg.reply, session, lane, msg.metadata.num_delivered)

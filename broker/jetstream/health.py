@@ -1,0 +1,44 @@
+"""Whether the log can be used: NATS is reached, and its streams are as they must be (`broker.interfaces.Health`)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from broker.config import LogSettings
+from broker.errors import LogError
+from broker.jetstream.connection import Connection
+from broker.jetstream.log import JetStreamLog
+from broker.jetstream.topology import Topology
+
+_CHECK_EVERY_S = 30.0
+_TIMEOUT_S = 2.0
+
+
+class JetStreamHealth:
+    """Asks NATS each time, and compares the topology at most every 30 s, or until it is right."""
+
+    def __init__(self, connection: Connection, log: JetStreamLog, settings: LogSettings) -> None:
+        self._connection = connection
+        self._log = log
+        self._topology = Topology(connection, settings)
+        self._good_until = 0.0
+
+    async def problems(self) -> list[str]:
+        if not self._connection.connected:
+            self._good_until = 0.0
+            return [f"NATS is away: {self._connection.last_error or 'reconnecting'}"]
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                await self._log.prepare()
+                if time.monotonic() < self._good_until:
+                    await self._connection.api("INFO")
+                    return []
+                drift = await self._topology.check_shape()
+        except TimeoutError:
+            return ["NATS does not answer in time"]
+        except LogError as error:
+            return [str(error)]
+        if not drift:
+            self._good_until = time.monotonic() + _CHECK_EVERY_S
+        return [f"{item} (`antiphon topology apply` mends it)" for item in drift]

@@ -1,0 +1,325 @@
+"""The session log over JetStream partition streams (`broker.interfaces.SessionLog`)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from types import TracebackType
+
+import orjson
+import structlog
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from broker.codec import encode
+from broker.config import LogSettings
+from broker.errors import CodecError, TopologyError, Unavailable, WrongSequence
+from broker.events import Entry, Participant, SessionOwner
+from broker.interfaces import Of, Stored
+from broker.jetstream.connection import Ack, Connection, ServerRefused
+from broker.jetstream.tailing import JetStreamTail
+from broker.jetstream.topology import stored_partitions
+from broker.subjects import SessionSubjects
+from broker.tail import StoredEntry
+
+_log = structlog.get_logger("antiphon.log")
+
+_WRONG_LAST_SEQUENCE = 10071
+_CONTENDED = 10164
+"""A write with the same expectation is in flight: retry. It does not say that the expectation failed."""
+_NO_MESSAGE = 10037
+_KEEP = {"Nats-TTL": "never"}
+_CONTENDED_WAIT_S = 0.002
+_PAGE_BYTES = 1 << 20
+_RETRY_MIN_S, _RETRY_MAX_S = 0.02, 1.0
+
+
+class JetStreamLog:
+    """The logs of all sessions. Use as a context: `async with JetStreamLog(connection, settings) as log`.
+
+    The number of partitions is read from the log itself, when it is first needed.
+    """
+
+    def __init__(self, connection: Connection, settings: LogSettings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._partitions = settings.partitions
+        self._partitions_known = False
+        self._epochs: dict[str, str] = {}
+        self._gates: dict[str, asyncio.Semaphore] = {}
+        self._tails: dict[str, set[JetStreamTail]] = {}
+        self._advisories: Subscription | None = None
+        self._forget: Callable[[], None] | None = None
+
+    async def __aenter__(self) -> JetStreamLog:
+        self._forget = self._connection.on_disturbed(self._on_disturbed)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._forget is not None:
+            self._forget()
+        if self._advisories is not None:
+            await self._connection.unsubscribe(self._advisories)
+
+    async def prepare(self) -> None:
+        """Reads the number of partitions and starts to listen for new stream leaders.
+
+        Needed once before sessions are used; calling it again costs nothing. Raises Unavailable, TopologyError.
+        """
+        if not self._partitions_known:
+            stored = await stored_partitions(self._connection)
+            if stored is None:
+                raise TopologyError("the streams do not exist yet: run `antiphon topology apply`")
+            self._partitions, self._partitions_known = stored, True
+        if self._advisories is None:
+            subject = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.>"
+            self._advisories = await self._connection.subscribe(subject, self._on_new_leader)
+
+    @property
+    def settings(self) -> LogSettings:
+        return self._settings
+
+    def subjects(self, session: str) -> SessionSubjects:
+        if not self._partitions_known:
+            raise Unavailable("NATS has not been reached yet")
+        return SessionSubjects.of(session, self._partitions)
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    async def epoch(self, subjects: SessionSubjects) -> str:
+        known = self._epochs.get(subjects.stream)
+        if known is None:
+            created = (await self._connection.api(f"STREAM.INFO.{subjects.stream}"))["created"]
+            known = self._epochs[subjects.stream] = _epoch_of(created)
+        return known
+
+    async def head(self, subjects: SessionSubjects, of: Of = Of.EVERYTHING) -> StoredEntry | None:
+        return await self._last_on(subjects, _filter(subjects, of))
+
+    async def read(
+        self, subjects: SessionSubjects, after: int, of: Of = Of.EVERYTHING
+    ) -> tuple[list[StoredEntry], bool]:
+        return await self._page(subjects, _filter(subjects, of), after)
+
+    async def read_deltas(self, subjects: SessionSubjects, lane: str, after: int) -> tuple[list[StoredEntry], bool]:
+        return await self._page(subjects, subjects.deltas(lane), after)
+
+    async def holds(self, subjects: SessionSubjects, seq: int) -> bool:
+        return await self._get(subjects, {"seq": seq}) is not None
+
+    async def read_checkpoint(self, subjects: SessionSubjects) -> bytes | None:
+        msg = await self._connection.request(
+            f"$JS.API.DIRECT.GET.{subjects.stream}", orjson.dumps({"last_by_subj": subjects.checkpoint})
+        )
+        if msg.headers and msg.headers.get("Status"):
+            return None
+        return bytes(msg.data)
+
+    @asynccontextmanager
+    async def tail(self, subjects: SessionSubjects, after: int, of: Of = Of.EVERYTHING) -> AsyncIterator[JetStreamTail]:
+        tail = JetStreamTail(self, self._connection, subjects, after, of)
+        peers = self._tails.setdefault(subjects.stream, set())
+        peers.add(tail)
+        try:
+            async with tail:
+                yield tail
+        finally:
+            peers.discard(tail)
+
+    async def _last_on(self, subjects: SessionSubjects, subject: str) -> StoredEntry | None:
+        return await self._get(subjects, {"last_by_subj": subject})
+
+    async def _get(self, subjects: SessionSubjects, query: dict[str, object]) -> StoredEntry | None:
+        """One entry, from the stream's leader."""
+        try:
+            answer = await self._connection.api(f"STREAM.MSG.GET.{subjects.stream}", query)
+        except ServerRefused as error:
+            if error.code == _NO_MESSAGE:
+                return None
+            raise Unavailable(f"NATS refused to read: {error.description}") from error
+        message = answer["message"]
+        return StoredEntry(message["seq"], message["subject"], base64.b64decode(message.get("data", "")))
+
+    async def _page(self, subjects: SessionSubjects, subject: str, after: int) -> tuple[list[StoredEntry], bool]:
+        gate = self._gates.setdefault(subjects.stream, asyncio.Semaphore(self._settings.catchup_concurrency))
+        body = orjson.dumps(
+            {
+                "seq": after + 1,
+                "next_by_subj": subject,
+                "batch": self._settings.catchup_batch,
+                "max_bytes": _PAGE_BYTES,
+            }
+        )
+        async with gate:
+            return await self._collect(f"$JS.API.DIRECT.GET.{subjects.stream}", body)
+
+    async def _collect(self, subject: str, body: bytes) -> tuple[list[StoredEntry], bool]:
+        entries: list[StoredEntry] = []
+        with self._connection.inbox() as (reply, answers):
+            await self._connection.send(subject, body, reply=reply)
+            try:
+                async with asyncio.timeout(self._connection.ack_timeout_s):
+                    while True:
+                        headers = (msg := await answers.get()).headers or {}
+                        match headers.get("Status"):
+                            case None:
+                                entries.append(StoredEntry(int(headers["Nats-Sequence"]), headers["Nats-Subject"], msg.data))
+                            case "204":
+                                return entries, headers.get("Nats-Num-Pending", "0") == "0"
+                            case "404":
+                                return entries, True
+                            case status:
+                                raise Unavailable(f"the log cannot be read: {headers.get('Description') or status}")
+            except TimeoutError:
+                raise Unavailable("the log did not answer a read in time") from None
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    async def append_input(self, subjects: SessionSubjects, entry: Entry, message_id: str) -> Stored:
+        headers = {**_KEEP, "Nats-Msg-Id": f"{subjects.session}:{message_id}"}
+        ack = await self._retrying(lambda: self._publish(subjects.inputs, encode(entry), headers))
+        return Stored(ack.seq, ack.duplicate)
+
+    async def claim(self, subjects: SessionSubjects, lane: str, expected: int, owner: Participant, ts: int) -> int:
+        return await self._own(subjects, lane, expected, owner, SessionOwner(lane, owner.kind, owner.id), ts)
+
+    async def release(self, subjects: SessionSubjects, lane: str, fence: int, owner: Participant, ts: int) -> None:
+        await self._own(subjects, lane, fence, owner, SessionOwner(lane, "none"), ts)
+
+    async def append(self, subjects: SessionSubjects, lane: str, fence: int, entry: Entry) -> int:
+        subject = subjects.events(lane) if entry.off is None else subjects.deltas(lane)
+        headers = _fence_headers(subjects, lane, fence)
+        if entry.off is None:
+            headers |= _KEEP
+        body = encode(entry)
+        deadline = asyncio.get_running_loop().time() + self._settings.lease_s
+        try:
+            return (await self._publish(subject, body, headers)).seq
+        except Unavailable as error:
+            return await self._find_out(subjects, subject, body, headers, entry.id, deadline, error)
+
+    async def write_checkpoint(self, subjects: SessionSubjects, lane: str, fence: int, body: bytes) -> None:
+        headers = _fence_headers(subjects, lane, fence) | _KEEP | {"Nats-Rollup": "sub"}
+        await self._publish(subjects.checkpoint, body, headers)
+
+    async def _own(
+        self, subjects: SessionSubjects, lane: str, expected: int, owner: Participant, event: SessionOwner, ts: int
+    ) -> int:
+        """Compare-and-set of the ownership record. The id tells our own record from others' after an unknown outcome."""
+        entry = Entry(id=f"own-{owner.id}-{random.getrandbits(40):010x}", ts=ts, events=(event,), lane=lane, by=owner)
+        headers = {**_KEEP, "Nats-Expected-Last-Subject-Sequence": str(expected)}
+        body = encode(entry)
+        subject = subjects.owner(lane)
+        deadline = asyncio.get_running_loop().time() + self._settings.lease_s
+        try:
+            return (await self._publish(subject, body, headers)).seq
+        except Unavailable as error:
+            return await self._find_out(subjects, subject, body, headers, entry.id, deadline, error)
+
+    async def _find_out(
+        self,
+        subjects: SessionSubjects,
+        subject: str,
+        body: bytes,
+        headers: dict[str, str],
+        write_id: str,
+        deadline: float,
+        cause: Unavailable,
+    ) -> int:
+        """After a write whose outcome is not known: reads back, and writes again if it was not stored."""
+        wait_s = _RETRY_MIN_S
+        while asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
+            wait_s = min(wait_s * 2, _RETRY_MAX_S)
+            try:
+                last = await self._last_on(subjects, subject)
+                if last is not None and _id_of(last.body) == write_id:
+                    return last.seq
+                return (await self._publish(subject, body, headers)).seq
+            except Unavailable as error:
+                cause = error
+            except WrongSequence:
+                # An earlier try may have been stored after the read, and (for a claim) be what this one lost to.
+                last = await self._last_on(subjects, subject)
+                if last is not None and _id_of(last.body) == write_id:
+                    return last.seq
+                raise
+        raise cause
+
+    async def _retrying(self, call: Callable[[], object]) -> Ack:
+        """Repeats a write that is made safe by its message id, within the time for one acknowledgement."""
+        deadline = asyncio.get_running_loop().time() + self._connection.ack_timeout_s
+        wait_s = _RETRY_MIN_S
+        while True:
+            try:
+                return await call()  # type: ignore[misc, no-any-return]
+            except Unavailable:
+                if asyncio.get_running_loop().time() + wait_s > deadline:
+                    raise
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, _RETRY_MAX_S)
+
+    async def _publish(self, subject: str, body: bytes, headers: dict[str, str]) -> Ack:
+        deadline = asyncio.get_running_loop().time() + self._connection.ack_timeout_s
+        while True:
+            try:
+                return await self._connection.publish(subject, body, headers)
+            except ServerRefused as error:
+                if error.code == _WRONG_LAST_SEQUENCE:
+                    raise WrongSequence("the lane has been claimed by another owner") from None
+                if error.code != _CONTENDED or asyncio.get_running_loop().time() > deadline:
+                    raise Unavailable(f"NATS refused the write: {error.description}") from error
+            await asyncio.sleep(_CONTENDED_WAIT_S)
+
+    # --- disturbances --------------------------------------------------------------------------------------------
+
+    def _on_disturbed(self, sub: Subscription | None) -> None:
+        if sub is None:
+            self._epochs.clear()
+        for tails in self._tails.values():
+            for tail in tails:
+                if sub is None or tail.follows(sub):
+                    tail.disturbed()
+
+    async def _on_new_leader(self, msg: Msg) -> None:
+        try:
+            stream = orjson.loads(msg.data).get("stream")
+        except (orjson.JSONDecodeError, AttributeError):
+            return
+        for tail in self._tails.get(stream, ()):
+            tail.disturbed()
+
+
+def _filter(subjects: SessionSubjects, of: Of) -> str:
+    return subjects.records if of is Of.RECORDS else subjects.everything
+
+
+def _fence_headers(subjects: SessionSubjects, lane: str, fence: int) -> dict[str, str]:
+    return {
+        "Nats-Expected-Last-Subject-Sequence": str(fence),
+        "Nats-Expected-Last-Subject-Sequence-Subject": subjects.owner(lane),
+    }
+
+
+def _id_of(body: bytes) -> str | None:
+    try:
+        value = orjson.loads(body).get("id")
+    except (orjson.JSONDecodeError, AttributeError, CodecError):
+        return None
+    return value if isinstance(value, str) else None
+
+
+def _epoch_of(created: str) -> str:
+    """A short name of a stream's incarnation: its creation time in ms, in base 36."""
+    instant = datetime.fromisoformat(created[:23].rstrip("Z") + "+00:00")
+    number, digits = int(instant.timestamp() * 1000), ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+    return digits

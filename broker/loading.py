@@ -1,0 +1,86 @@
+"""Reading a session's state and messages from its log, from the newest place that serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker.checkpoint import START, Checkpoint, Page, decode_checkpoint, page_at, state_at
+from broker.codec import decode_at
+from broker.interfaces import Of, SessionLog
+from broker.session import SessionState
+from broker.subjects import SessionSubjects, place_of
+from broker.tail import StoredEntry
+from broker.transcript import Message, Transcript
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A session as of the end of its log: its transcript since `checkpoint`, and the quiet states on the way."""
+
+    checkpoint: Checkpoint
+    transcript: Transcript
+    quiet: list[SessionState]
+
+    @property
+    def state(self) -> SessionState:
+        return self.transcript.state
+
+    def apply(self, stored: StoredEntry) -> None:
+        """Folds the next record."""
+        place = place_of(stored.subject)
+        if place is None:
+            return
+        before = self.state
+        self.transcript.apply(stored.seq, decode_at(place, stored.body)[0])
+        if self.state.idle and not before.idle:
+            self.quiet.append(self.state)
+
+
+async def load(log: SessionLog, subjects: SessionSubjects) -> Loaded:
+    """The session from its newest checkpoint and the records after it. Raises Unavailable."""
+    checkpoint = decode_checkpoint(await log.read_checkpoint(subjects))
+    loaded = Loaded(checkpoint, Transcript(checkpoint.state), [])
+    position, end = checkpoint.state.as_of, False
+    while not end:
+        entries, end = await log.read(subjects, position, Of.RECORDS)
+        for stored in entries:
+            loaded.apply(stored)
+            position = stored.seq
+    return loaded
+
+
+async def read_messages(log: SessionLog, subjects: SessionSubjects, before: int, want: int) -> list[Message]:
+    """The last messages that were added before entry `before`, oldest first: `want` of them or more, if there are.
+
+    Text is as far as records have it. Raises Unavailable.
+    """
+    checkpoint = decode_checkpoint(await log.read_checkpoint(subjects))
+    places = (page_at(START.state), *checkpoint.pages, page_at(checkpoint.state))
+    found: list[Message] = []
+    end = before
+    for page in reversed(places):
+        if page.seq + 1 >= end:
+            continue
+        found = await _messages_between(log, subjects, page, end) + found
+        end = page.seq + 1
+        if len(found) >= want:
+            break
+    return found
+
+
+async def _messages_between(log: SessionLog, subjects: SessionSubjects, page: Page, before: int) -> list[Message]:
+    transcript = Transcript(state_at(page))
+    position, end = page.seq, False
+    while not end and (position < before or _streaming(transcript, before)):
+        entries, end = await log.read(subjects, position, Of.RECORDS)
+        for stored in entries:
+            position = stored.seq
+            place = place_of(stored.subject)
+            if place is not None:
+                transcript.apply(stored.seq, decode_at(place, stored.body)[0])
+    return [message for message in transcript.messages if message.seq < before]
+
+
+def _streaming(transcript: Transcript, before: int) -> bool:
+    """A message from before the place goes on after it."""
+    return any(message.seq < before and message.status == "streaming" for message in transcript.messages)

@@ -1,0 +1,188 @@
+"""The transcript: a session's messages, folded from its entries (PROTOCOL, section 6).
+
+Deltas, segments, or any mix of them give the same text, in any order and even twice, because each says where in its
+message it belongs. Offsets count Unicode code points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker.codec import participant_to_wire
+from broker.events import (
+    Entry,
+    Event,
+    InputApplied,
+    MessageSegment,
+    Participant,
+    ReasoningMessageContent,
+    ReasoningMessageEnd,
+    ReasoningMessageStart,
+    TextMessageContent,
+    TextMessageEnd,
+    TextMessageStart,
+    ToolCallArgs,
+    ToolCallEnd,
+    ToolCallResult,
+    ToolCallStart,
+)
+from broker.session import SessionState, counts, fold
+
+
+@dataclass(slots=True)
+class Message:
+    """One message. `seq` is the entry that added it, `end_seq` the one that ended it (0 while it streams).
+
+    `reason` says how its text ended: complete, cancelled, worker_lost or error.
+    """
+
+    id: str
+    role: str
+    seq: int
+    by: Participant | None = None
+    lane: str | None = None
+    run: str | None = None
+    status: str = "streaming"
+    reason: str | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+    end_seq: int = 0
+    _parts: list[str] = field(default_factory=list)
+    _length: int = 0
+
+    @property
+    def text(self) -> str:
+        if len(self._parts) > 1:
+            self._parts = ["".join(self._parts)]
+        return self._parts[0] if self._parts else ""
+
+    @property
+    def length(self) -> int:
+        """Code points so far."""
+        return self._length
+
+    def put(self, offset: int, text: str) -> None:
+        """Puts `text` at `offset`. A piece beyond the end waits for nothing: it is dropped, a segment will bring it."""
+        if offset == self._length:
+            self._parts.append(text)
+            self._length += len(text)
+        elif offset < self._length and offset + len(text) > self._length:
+            self._parts.append(text[self._length - offset :])
+            self._length = offset + len(text)
+
+    def end(self, seq: int, reason: str | None = None) -> None:
+        self.status = "done"
+        self.reason = reason or self.reason or "complete"
+        self.end_seq = seq
+
+    def as_dict(self) -> dict[str, Any]:
+        """The message as clients see it."""
+        view: dict[str, Any] = {"id": self.id, "role": self.role, "seq": self.seq, "text": self.text}
+        view |= {"status": self.status, "reason": self.reason, "lane": self.lane, "run": self.run}
+        view["by"] = None if self.by is None else participant_to_wire(self.by)
+        if self.name is not None:
+            view["name"] = self.name
+        if self.tool_call_id is not None:
+            view["toolCallId"] = self.tool_call_id
+        return view
+
+
+class Transcript:
+    """Folds entries to messages, and keeps the state beside them. Not pure in place, pure in what it computes."""
+
+    def __init__(self, state: SessionState | None = None) -> None:
+        self.state = state or SessionState()
+        self.messages: list[Message] = []
+        self._by_id: dict[str, Message] = {}
+
+    def message(self, id_: str) -> Message | None:
+        return self._by_id.get(id_)
+
+    def apply(self, seq: int, entry: Entry) -> None:
+        """Takes the next entry; entries must come in the order of the log. Deltas may be left out."""
+        if entry.off is not None:
+            self._apply_delta(entry)
+            return
+        before, self.state = self.state, fold(self.state, seq, entry)
+        if self.state is before or not counts(before, entry) or self._repeats(before, entry):
+            return
+        for event in entry.events:
+            self._apply_record(seq, entry, event, before)
+
+    def _repeats(self, before: SessionState, entry: Entry) -> bool:
+        """A lane's write that was there before (after an unknown outcome) left its lane as it was."""
+        lane = entry.lane
+        return lane is not None and before.lanes.get(lane) is self.state.lanes.get(lane)
+
+    def _apply_delta(self, entry: Entry) -> None:
+        if not counts(self.state, entry) or entry.off is None:
+            return
+        for event in entry.events:
+            match event:
+                case TextMessageContent() | ReasoningMessageContent():
+                    id_ = event.message_id
+                case ToolCallArgs():
+                    id_ = event.tool_call_id
+                case _:
+                    continue
+            message = self._by_id.get(id_)
+            if message is not None:
+                message.put(entry.off, event.delta)
+
+    def _apply_record(self, seq: int, entry: Entry, event: Event, before: SessionState) -> None:
+        if entry.lane is None:
+            return
+        match event:
+            case InputApplied():
+                self._add_user(seq, entry, event, before)
+            case TextMessageStart():
+                self._add(Message(event.message_id, event.role, seq), entry)
+            case ReasoningMessageStart():
+                self._add(Message(event.message_id, event.role, seq), entry)
+            case ToolCallStart():
+                self._add(Message(event.tool_call_id, "tool_call", seq, name=event.tool_call_name), entry)
+            case MessageSegment():
+                self._segment(event)
+            case TextMessageEnd() | ReasoningMessageEnd():
+                self._end(event.message_id, seq)
+            case ToolCallEnd():
+                self._end(event.tool_call_id, seq)
+            case ToolCallResult():
+                self._add_result(seq, entry, event)
+            case _:
+                pass
+
+    def _add(self, message: Message, entry: Entry) -> Message:
+        message.lane, message.run, message.by = entry.lane, entry.run, entry.by
+        self.messages.append(message)
+        self._by_id[message.id] = message
+        return message
+
+    def _add_user(self, seq: int, entry: Entry, event: InputApplied, before: SessionState) -> None:
+        queued = before.queued(event.input_id)
+        if queued is None:
+            return
+        message = self._add(Message(event.message_id, "user", seq), entry)
+        message.by = queued.by
+        message.put(0, queued.content)
+        message.end(seq)
+
+    def _add_result(self, seq: int, entry: Entry, event: ToolCallResult) -> None:
+        message = self._add(Message(event.message_id, "tool", seq, tool_call_id=event.tool_call_id), entry)
+        message.put(0, event.content if isinstance(event.content, str) else "")
+        message.end(seq)
+
+    def _segment(self, event: MessageSegment) -> None:
+        message = self._by_id.get(event.message_id)
+        if message is None:
+            return
+        if event.text is not None:
+            message.put(event.offset, event.text)
+        if event.final and event.reason is not None:
+            message.reason = event.reason
+
+    def _end(self, id_: str, seq: int) -> None:
+        message = self._by_id.get(id_)
+        if message is not None:
+            message.end(seq)

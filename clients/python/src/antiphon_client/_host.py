@@ -1,0 +1,53 @@
+"""What a session needs of the client it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from ._json import JsonObject
+from .errors import AntiphonError
+from .settings import Settings
+
+CommandBuilder = Callable[[int], JsonObject | None]
+
+
+class Host(Protocol):
+    """What a session needs of its client."""
+
+    @property
+    def settings(self) -> Settings:
+        """The limits in force."""
+
+    @property
+    def failure(self) -> AntiphonError | None:
+        """Why the client has stopped, if it has."""
+
+    @property
+    def someone_waits(self) -> bool:
+        """Whether a reply or an entry is awaited, so that reading must not stop."""
+
+    def rand(self) -> float:
+        """A random number in [0, 1)."""
+
+    async def call(self, build: CommandBuilder) -> JsonObject:
+        """Send a command until it is answered; returns the `ok`, raises the refusal."""
+
+    def post(self, build: CommandBuilder, on_reply: Callable[[JsonObject], None]) -> None:
+        """Send a command that ends with the present connection; nothing without one."""
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """While inside, `someone_waits`."""
+
+    async def pause_reading(self) -> None:
+        """Leave the socket unread until `wake_reader`."""
+
+    def wake_reader(self) -> None:
+        """Something has changed that a paused reader may wait for."""
+
+    def progressed(self) -> None:
+        """The connection has brought something new."""
+
+    def forget(self, name: str) -> None:
+        """The session was closed."""

@@ -1,0 +1,358 @@
+"""The client: one WebSocket that carries many sessions, and comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from importlib.metadata import version
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+
+from ._host import CommandBuilder
+from ._json import JsonObject, as_str
+from .commands import Commands
+from .connection import Connection, OpeningRefused, gateway_url, opened
+from .errors import (
+    AntiphonError,
+    ClientClosed,
+    ConnectFailed,
+    ConnectionClosed,
+    FrameTooLarge,
+    Unauthorized,
+)
+from .protocol import Cursor, Welcome, auth_refresh, expiry_s, hello
+from .reconnect import Action, Backoff, CloseAdvice
+from .session import Session
+from .settings import Settings
+from .tokens import TokenProvider, Tokens, TokenUnavailable
+
+logger = logging.getLogger("antiphon_client")
+
+_LOST: Final = CloseAdvice(Action.RECONNECT, None, "lost")
+_RENEW_CHECK_S: Final = 3600.0
+
+
+class Client:
+    """A connection to Antiphon, kept up for as long as the client is open.
+
+    ::
+
+        async with Client("https://host", token) as client:
+            session = client.session("demo")
+            receipt = await session.send("Hello")
+            async for event in session.events():
+                ...
+
+    `url` is a gateway's address, or several that are tried in turn. Give a `token`, or a
+    `token_provider` that is asked for one whenever one is needed, or both (the token first).
+    `rand` returns random numbers in [0, 1) for the back-off.
+
+    Entering waits for the first connection; it raises `ConnectFailed` or `Unauthorized`, or what
+    the provider raised. From then on losing the connection is nobody's concern: the client comes
+    back, reads on after the last entry, and sends again what has no reply yet, with the same
+    ids. If a gateway says not to come back, everything that waits raises `ConnectionClosed`.
+    """
+
+    def __init__(
+        self,
+        url: str | Sequence[str],
+        token: str | None = None,
+        *,
+        token_provider: TokenProvider | None = None,
+        name: str | None = None,
+        settings: Settings | None = None,
+        rand: Callable[[], float] = random.random,
+    ) -> None:
+        addresses = [url] if isinstance(url, str) else list(url)
+        if not addresses:
+            raise ValueError("give the address of at least one gateway")
+        self._urls = [gateway_url(address) for address in addresses]
+        self._url_index = 0
+        self._tokens = Tokens(token, token_provider)
+        self._name = name or f"antiphon-client/{version('antiphon-client')}"
+        self._settings = Settings() if settings is None else settings
+        self._rand = rand
+        self._backoff = Backoff(self._settings.backoff_base_s, self._settings.backoff_cap_s)
+        self._commands = Commands(self._settings, rand)
+        self._sessions: dict[str, Session] = {}
+        self._connection: Connection | None = None
+        self._welcome: Welcome | None = None
+        self._waiters = 0
+        self._failure: AntiphonError | None = None
+        self._last_error: AntiphonError | None = None
+        self._started: asyncio.Event | None = None
+        self._stack = AsyncExitStack()
+
+    # ---- lifetime
+
+    async def __aenter__(self) -> Self:
+        if self._started is not None:
+            raise RuntimeError("a client is entered once")
+        self._started = asyncio.Event()
+        async with AsyncExitStack() as stack:
+            timeout = aiohttp.ClientTimeout(total=None)
+            http = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
+            await stack.enter_async_context(_running(self._run(http, self._started)))
+            await self._first_connection(self._started)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # 1. whoever waits learns that it is over; 2. the socket is closed; 3. the HTTP session
+        self._fail(ClientClosed("closed", "the client was closed"))
+        await self._stack.aclose()
+
+    async def _first_connection(self, started: asyncio.Event) -> None:
+        try:
+            async with asyncio.timeout(self._settings.first_connect_timeout_s):
+                await started.wait()
+        except TimeoutError:
+            last = self._last_error
+            text = "no gateway answered in time" if last is None else last.message
+            raise ConnectFailed("unreachable", text, retryable=True) from last
+        if self._failure is not None:
+            raise self._failure
+
+    # ---- use
+
+    @property
+    def welcome(self) -> Welcome | None:
+        """What the gateway said of itself, its limits and the user; the latest one."""
+        return self._welcome
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection right now."""
+        return self._connection is not None
+
+    def session(self, name: str, cursor: str | None = None, *, every: bool = False) -> Session:
+        """The session of that name; the same object until it is closed.
+
+        `cursor` (stored from `Session.cursor` or `Entry.cursor`) says after which entry to read;
+        None begins with a snapshot. `every` asks for each entry that the log still holds, one by
+        one, instead of merged text. Neither is heeded if the session is open already: that is a
+        ValueError. Raises `CursorInvalid` if `cursor` is none.
+        """
+        found = self._sessions.get(name)
+        if found is None:
+            after = None if cursor is None else Cursor.parse(cursor)
+            found = self._sessions[name] = Session(self, name, after, every=every)
+        elif cursor is not None or every:
+            raise ValueError(f"session {name} is open; close it to read from elsewhere")
+        return found
+
+    # ---- what its sessions use (see _host.py)
+
+    @property
+    def settings(self) -> Settings:
+        """The limits in force."""
+        return self._settings
+
+    @property
+    def failure(self) -> AntiphonError | None:
+        """Why the client has stopped; None while it has not."""
+        return self._failure
+
+    @property
+    def someone_waits(self) -> bool:
+        """Whether a reply or an entry is awaited, so that reading must not stop."""
+        return self._waiters > 0
+
+    def rand(self) -> float:
+        """A random number in [0, 1)."""
+        return self._rand()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While inside, `someone_waits`."""
+        self._waiters += 1
+        self.wake_reader()
+        try:
+            yield
+        finally:
+            self._waiters -= 1
+
+    async def pause_reading(self) -> None:
+        """Leave the socket unread until `wake_reader`."""
+        if self._connection is not None:
+            await self._connection.pause()
+
+    def wake_reader(self) -> None:
+        """Something has changed that a paused reader may wait for."""
+        if self._connection is not None:
+            self._connection.resume()
+
+    def progressed(self) -> None:
+        """The connection has brought something new: the next loss begins a new back-off."""
+        self._backoff.reset()
+
+    def forget(self, name: str) -> None:
+        """The session was closed."""
+        self._sessions.pop(name, None)
+
+    def post(self, build: CommandBuilder, on_reply: Callable[[JsonObject], None]) -> None:
+        """Send a command that ends with the present connection; nothing without one."""
+        self._commands.post(build, on_reply)
+
+    async def call(self, build: CommandBuilder) -> JsonObject:
+        """Send a command until it is answered; returns the `ok`, raises the refusal."""
+        with self.waiting():
+            return await self._commands.call(build)
+
+    # ---- the connection's life
+
+    async def _run(self, http: aiohttp.ClientSession, started: asyncio.Event) -> None:
+        """Connect, serve, come back, until that makes no sense any more."""
+        try:
+            while True:
+                advice = await self._attempt(http, started)
+                await asyncio.sleep(self._pause_s(advice))
+        except AntiphonError as error:
+            self._fail(error)
+        except Exception as error:
+            logger.exception("the client has stopped because of a fault in itself")
+            failure = ConnectionClosed("internal", f"a fault in the client: {error!r}")
+            failure.__cause__ = error
+            self._fail(failure)
+        finally:
+            started.set()
+
+    async def _attempt(self, http: aiohttp.ClientSession, started: asyncio.Event) -> CloseAdvice:
+        """One connection, from end to end. Raises what ends the client."""
+        url = self._urls[self._url_index]
+        begun_at = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                token = await self._tokens.get(time.time())
+            frame = hello(self._commands.next_id(), token, self._name)
+            async with opened(http, url, frame, self._settings) as connection:
+                self._tokens.accepted(connection.welcome.token_expires_at)
+                self._welcome = connection.welcome
+                started.set()
+                return await self._serve(connection)
+        except OpeningRefused as refused:
+            return self._judge(refused.advice, refused.error)
+        except ConnectFailed as error:
+            self._last_error = error
+            if not (error.retryable or started.is_set() or len(self._urls) > 1):
+                raise
+        except (TokenUnavailable, TimeoutError) as error:
+            if not started.is_set() and isinstance(error.__cause__, Exception):
+                raise Unauthorized("token_provider", repr(error.__cause__)) from error.__cause__
+            logger.warning("the token provider failed; it will be asked again")
+        finally:
+            lasted_s = asyncio.get_running_loop().time() - begun_at
+            if self._connection is not None and lasted_s >= self._settings.stable_after_s:
+                self._backoff.reset()
+            self._connection = None
+        return _LOST
+
+    async def _serve(self, connection: Connection) -> CloseAdvice:
+        """Subscribe, send what waits, and hand out frames until the connection ends."""
+        self._connection = connection
+        self._commands.connection = connection
+        logger.debug("connected: %s", connection.welcome.connection)
+        for session in list(self._sessions.values()):
+            session.connected()
+        self._commands.send_again()
+        try:
+            advice = await connection.run(self._handle, lambda: self._renew_token(connection))
+        finally:
+            self._commands.lost()
+            for session in list(self._sessions.values()):
+                session.disconnected()
+        return self._judge(advice, None)
+
+    def _judge(self, advice: CloseAdvice, error: AntiphonError | None) -> CloseAdvice:
+        """Raise what ends the client, else pass the advice on. `error`: the reply to `hello`."""
+        logger.debug("connection ended: %s %s", advice.close_code, advice.code)
+        code = advice.code if error is None else error.code
+        text = f"closed with {advice.close_code}" if error is None else error.message
+        if advice.action is Action.NEW_TOKEN:
+            self._tokens.refused(Unauthorized("token_expired", text, close_code=advice.close_code))
+        elif code == "unauthorized":
+            self._tokens.refused(Unauthorized(code, text, close_code=advice.close_code))
+        elif advice.action in (Action.NEVER, Action.DONE):
+            raise ConnectionClosed(code, text, close_code=advice.close_code)
+        elif advice.close_code == 1009 and advice.code == "frame_too_large":
+            # asking for the same page again would only cut the next connection
+            self._commands.reject("history", FrameTooLarge("frame_too_large", "ask for fewer messages"))
+        return advice
+
+    def _pause_s(self, advice: CloseAdvice) -> float:
+        """How long to stay away, and where to go then."""
+        limit = self._settings.reconnect_attempts
+        if limit is not None and self._backoff.attempts >= limit:
+            raise ConnectFailed("unreachable", f"{limit} attempts came to nothing")
+        self._url_index = (self._url_index + 1) % len(self._urls)
+        own_s = self._backoff.next_s(self._rand())
+        return own_s if advice.retry_after_s is None else advice.retry_after_s
+
+    async def _handle(self, frame: JsonObject, size_bytes: int) -> None:
+        """Give a frame to whom it belongs."""
+        op = frame.get("op")
+        if op in ("ok", "error"):
+            if self._commands.answered(frame):
+                self.progressed()
+            return
+        session = self._sessions.get(as_str(frame.get("session")) or "")
+        if session is not None:
+            await session.accept(frame, size_bytes)
+
+    async def _renew_token(self, connection: Connection) -> None:
+        """Put a new token in place before the present one expires, as long as it works."""
+        while connection is self._connection:
+            pause_s = self._tokens.renew_after_s(time.time(), self._settings.refresh_before_s)
+            if pause_s is None:
+                return
+            await asyncio.sleep(min(pause_s, _RENEW_CHECK_S))
+            if pause_s > _RENEW_CHECK_S:
+                continue  # clocks are set; look again
+            try:
+                token = await self._tokens.renew()
+            except (TokenUnavailable, AntiphonError):
+                logger.warning("no new token; the connection ends with the present one")
+                return
+            with self.waiting():
+                reply = await self._commands.once(partial(auth_refresh, token=token))
+            if reply.get("op") == "error":
+                logger.warning("new token refused: %s", as_str(reply.get("code")))
+                return
+            self._tokens.accepted(expiry_s(reply))
+
+    def _fail(self, error: AntiphonError) -> None:
+        """Stop for good: all that waits, and all that comes later, raises `error`."""
+        if self._failure is not None:
+            return
+        self._failure = error
+        self._commands.fail(error)
+        for session in list(self._sessions.values()):
+            session.fail(error)
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """`work` as a task, cancelled and awaited at the end.
+
+    The group is left without the body's exception, which it would wrap into an ExceptionGroup.
+    """
+    group = asyncio.TaskGroup()
+    await group.__aenter__()
+    task = group.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await group.__aexit__(None, None, None)

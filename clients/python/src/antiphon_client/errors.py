@@ -1,0 +1,165 @@
+"""Every error of this package, in one tree.
+
+::
+
+    AntiphonError                     code, message, retryable, data
+    ├── CommandRefused                the gateway answered a command with an `error`
+    │   ├── NotAllowed                the token lacks the right named in `data["right"]`
+    │   ├── QueueFull                 16 inputs wait already; try again with a new input id
+    │   ├── ContentTooLarge           the content is over `limits.input_bytes`
+    │   ├── NotFound                  no such input or run
+    │   └── TooLate                   the input is applied, or the run has ended
+    ├── InputNotApplied               a stored input will never enter the transcript
+    ├── FrameTooLarge                 a frame is over the limit of one of the two sides
+    ├── CommandQueueFull              too many commands wait for a reply (a limit of this client)
+    ├── CursorInvalid                 a cursor is not `<epoch>:<seq>` (also a ValueError)
+    ├── ChainBroken                   the gateway keeps leaving out entries, again and again
+    └── ConnectionClosed              there is no connection, and there will be none
+        ├── Unauthorized              the token is refused, or expired with no provider to ask
+        ├── ConnectFailed             no gateway could be reached
+        └── ClientClosed              this client, or session, was closed by its owner
+
+A dropped socket is not an error: the client reconnects and goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from ._json import retry_after_s
+
+_NO_DATA: Final[Mapping[str, object]] = {}
+
+
+class AntiphonError(Exception):
+    """Root of all errors raised by this package.
+
+    `code` is a word of the protocol's error table where the gateway gave one, else one of this
+    package. `retryable` says whether the same call may succeed later. `data` carries whatever
+    else came with it (for example `retry_after_ms`, `right`, `field`).
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str = "",
+        *,
+        retryable: bool = False,
+        data: Mapping[str, object] = _NO_DATA,
+    ) -> None:
+        super().__init__(f"{code}: {message}" if message else code)
+        self.code = code
+        self.message = message
+        self.retryable = retryable
+        self.data = data
+
+
+class CommandRefused(AntiphonError):
+    """The gateway refused a command; nothing was stored."""
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """The pause the gateway asks for, in seconds; None if it asks for none."""
+        return retry_after_s(self.data)
+
+
+class NotAllowed(CommandRefused):
+    """The token does not give the right that `data["right"]` names."""
+
+
+class QueueFull(CommandRefused):
+    """The session's queue of inputs is full. The input id is spent: send with a new one."""
+
+
+class ContentTooLarge(CommandRefused):
+    """The content has more bytes than `limits.input_bytes`."""
+
+
+class NotFound(CommandRefused):
+    """There is no such input, or no such run."""
+
+
+class TooLate(CommandRefused):
+    """The input is in the transcript already, or the run has ended already."""
+
+
+class InputNotApplied(AntiphonError):
+    """The input is stored but will never enter the transcript; `code` says why.
+
+    `cancelled` (taken back in time), `queue_full` (two gateways let in a seventeenth), or the
+    code of the owner's `input.failed`.
+    """
+
+
+class FrameTooLarge(AntiphonError):
+    """A command is over the gateway's `limits.frame_bytes`, or a reply over this client's limit."""
+
+
+class CommandQueueFull(AntiphonError):
+    """As many commands wait for their reply as `Settings.pending_commands` allows."""
+
+
+class CursorInvalid(AntiphonError, ValueError):
+    """The text is not a cursor."""
+
+
+class ChainBroken(AntiphonError):
+    """Reading the same place again and again did not mend the chain of entries."""
+
+
+class ConnectionClosed(AntiphonError):
+    """The connection has ended and the close code says not to come back.
+
+    `close_code` is the WebSocket close code, None where there was none.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str = "",
+        *,
+        close_code: int | None = None,
+        retryable: bool = False,
+        data: Mapping[str, object] = _NO_DATA,
+    ) -> None:
+        super().__init__(code, message, retryable=retryable, data=data)
+        self.close_code = close_code
+
+
+class Unauthorized(ConnectionClosed):
+    """The gateway does not accept the token, and there is no other to try."""
+
+
+class ConnectFailed(ConnectionClosed):
+    """No gateway could be reached within the time or attempts allowed."""
+
+
+class ClientClosed(ConnectionClosed):
+    """The client (or the session) was closed by the program that opened it."""
+
+
+_BY_CODE: Final[Mapping[str, type[CommandRefused]]] = {
+    "not_allowed": NotAllowed,
+    "queue_full": QueueFull,
+    "content_too_large": ContentTooLarge,
+    "input_not_found": NotFound,
+    "run_not_found": NotFound,
+    "input_already_applied": TooLate,
+    "run_ended": TooLate,
+}
+
+_ENVELOPE: Final = frozenset({"op", "id", "code", "message", "retryable"})
+
+
+def refusal(frame: Mapping[str, object]) -> CommandRefused:
+    """The typed error of an `error` frame; fields it lacks get harmless values."""
+    code, message = frame.get("code"), frame.get("message")
+    code = code if isinstance(code, str) else "internal"
+    kind = _BY_CODE.get(code, CommandRefused)
+    return kind(
+        code,
+        message if isinstance(message, str) else "",
+        retryable=frame.get("retryable") is True,
+        data={key: value for key, value in frame.items() if key not in _ENVELOPE},
+    )

@@ -1,0 +1,44 @@
+"""The limits and times of a client, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Units are last in the names. The defaults suit a program with a person in front of it."""
+
+    pending_commands: int = 256
+    """Commands that may wait for their reply, through an outage too; more: `CommandQueueFull`."""
+    command_sends: int = 8
+    """How often one command is put on a socket before it fails: the connection died each time."""
+    command_retries: int = 5
+    """How often a command is repeated that the gateway refused as `unavailable` and the like."""
+
+    buffer_events: int = 1024
+    """Events of one session that wait for `events()`."""
+    buffer_bytes: int = 4 * 1024 * 1024
+    """The same, by the size of their frames (one frame may pass it)."""
+    transcript_messages: int = 10_000
+    """Messages kept in `Session.messages`; the oldest go first, `history()` has them."""
+    chain_retries: int = 8
+    """How often one place is read again because the chain broke there, before `ChainBroken`."""
+
+    first_connect_timeout_s: float = 10.0
+    """How long `async with Client(...)` tries before it raises `ConnectFailed`."""
+    connect_timeout_s: float = 10.0
+    """How long one attempt may take, from the TCP connection to `welcome`."""
+    reconnect_attempts: int | None = None
+    """Attempts in a row before the client gives up; None: for as long as it is open."""
+    backoff_base_s: float = 0.25
+    backoff_cap_s: float = 30.0
+    stable_after_s: float = 10.0
+    """A connection that lasted this long, or brought anything new, resets the back-off."""
+    close_timeout_s: float = 1.0
+    """How long the closing handshake may take."""
+
+    refresh_before_s: float = 30.0
+    """A provider's token is renewed this long before it expires (or at half its life)."""
+    max_frame_bytes: int = 32 * 1024 * 1024
+    """The largest frame taken from a gateway; a page of `history` holds whole messages."""

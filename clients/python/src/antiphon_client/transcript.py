@@ -1,0 +1,287 @@
+"""The transcript of a session: the fold of its entries (PROTOCOL, section 6, Transcript).
+
+Pure and deterministic. Deltas and segments carry the place of their text, so that any mix of
+them, even applied twice, gives the same text. Unknown and malformed events count as nothing.
+Offsets count Unicode code points, which is what Python's strings do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from ._json import JsonObject, as_count, as_object, as_str
+from .protocol import Entry
+from .state import Input
+
+STREAMING: Final = "streaming"
+DONE: Final = "done"
+COMPLETE: Final = "complete"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as it stands.
+
+    `role` is `user`, `assistant`, `reasoning`, `tool_call` (its `text` is the arguments so far)
+    or `tool`; `status` is `streaming` or `done`; `reason` says how a streamed text ended:
+    `complete`, `cancelled`, `worker_lost` or `error`. `name` belongs to a tool call,
+    `tool_call_id` to a tool's result. `seq`, the entry that added it, is set in history only.
+    """
+
+    id: str
+    role: str
+    by: JsonObject | None
+    lane: str | None
+    run: str | None
+    text: str
+    status: str
+    reason: str | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+    seq: int | None = None
+
+    @classmethod
+    def from_dict(cls, raw: JsonObject) -> Message | None:
+        """Read a message of `history`; None if it has no id."""
+        message_id = as_str(raw.get("id"))
+        if message_id is None:
+            return None
+        return cls(
+            id=message_id,
+            role=as_str(raw.get("role")) or "assistant",
+            by=as_object(raw.get("by")),
+            lane=as_str(raw.get("lane")),
+            run=as_str(raw.get("run")),
+            text=as_str(raw.get("text")) or "",
+            status=as_str(raw.get("status")) or DONE,
+            reason=as_str(raw.get("reason")),
+            name=as_str(raw.get("name")),
+            tool_call_id=as_str(raw.get("toolCallId")),
+            seq=as_count(raw.get("seq")),
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        """As in the protocol: `name`, `toolCallId` and `seq` only where there is one."""
+        found: dict[str, object] = {
+            "id": self.id,
+            "role": self.role,
+            "by": None if self.by is None else dict(self.by),
+            "lane": self.lane,
+            "run": self.run,
+            "text": self.text,
+            "status": self.status,
+            "reason": self.reason,
+        }
+        extra = {"name": self.name, "toolCallId": self.tool_call_id, "seq": self.seq}
+        return found | {key: value for key, value in extra.items() if value is not None}
+
+
+class _Text:
+    """A text that mostly grows at its end: pieces are joined only when somebody looks."""
+
+    __slots__ = ("_length", "_pieces")
+
+    def __init__(self, text: str = "") -> None:
+        self._pieces = [text] if text else []
+        self._length = len(text)
+
+    def value(self) -> str:
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
+
+    def put(self, offset: int, piece: str) -> bool:
+        """Put `piece` at `offset`, over what is there; returns whether the text changed.
+
+        The rule is `text = text[:offset] + piece + text[offset + len(piece):]`; at the end of
+        the text, where nearly every piece goes, it is an append.
+        """
+        if offset >= self._length:
+            self._pieces.append(piece)
+            self._length += len(piece)
+            return bool(piece)
+        text = self.value()
+        if text[offset : offset + len(piece)] == piece:
+            return False
+        text = text[:offset] + piece + text[offset + len(piece) :]
+        self._pieces, self._length = [text], len(text)
+        return True
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A message while it is folded, with the last `Message` made of it."""
+
+    base: Message
+    text: _Text
+    status: str
+    final_reason: str | None = None
+    view: Message | None = None
+
+    def message(self) -> Message:
+        if self.view is None:
+            base = self.base
+            reason = None
+            if self.status == DONE and base.status == STREAMING:
+                reason = self.final_reason or COMPLETE
+            self.view = Message(
+                id=base.id,
+                role=base.role,
+                by=base.by,
+                lane=base.lane,
+                run=base.run,
+                text=self.text.value(),
+                status=self.status,
+                reason=reason,
+                name=base.name,
+                tool_call_id=base.tool_call_id,
+            )
+        return self.view
+
+
+class Transcript:
+    """The messages, in order of appearance; `apply_event` moves it on.
+
+    `limit` bounds how many are kept, None keeps all: the oldest go first, `history` has them.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = limit
+        self._drafts: dict[str, _Draft] = {}
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages as they stand. A message that has not changed is the same object."""
+        return [draft.message() for draft in self._drafts.values()]
+
+    def get(self, message_id: str) -> Message | None:
+        """One message by its id."""
+        draft = self._drafts.get(message_id)
+        return None if draft is None else draft.message()
+
+    def as_dict(self) -> dict[str, object]:
+        """`{"messages": [...]}`, ready for JSON."""
+        return {"messages": [message.as_dict() for message in self.messages]}
+
+    def apply_event(self, entry: Entry, event: JsonObject, source: Input | None = None) -> None:
+        """Fold one event that counts. `source` is the input that an `input.applied` names."""
+        kind = event.get("type")
+        rule = self._RULES.get(kind) if isinstance(kind, str) else None
+        if rule is not None:
+            rule(self, entry, event, source)
+
+    # ---- what begins a message
+
+    def _applied(self, entry: Entry, event: JsonObject, source: Input | None) -> None:
+        run = as_str(event.get("runId")) or entry.run
+        by, text = (None, "") if source is None else (source.by, source.content)
+        self._add(entry, event.get("messageId"), "user", by=by, run=run, text=text)
+
+    def _text_start(self, entry: Entry, event: JsonObject, _source: Input | None) -> None:
+        role = as_str(event.get("role")) or "assistant"
+        self._add(entry, event.get("messageId"), role, by=entry.by, run=entry.run)
+
+    def _reasoning_start(self, entry: Entry, event: JsonObject, _source: Input | None) -> None:
+        self._add(entry, event.get("messageId"), "reasoning", by=entry.by, run=entry.run)
+
+    def _call_start(self, entry: Entry, event: JsonObject, _source: Input | None) -> None:
+        name = as_str(event.get("toolCallName"))
+        call = event.get("toolCallId")
+        self._add(entry, call, "tool_call", by=entry.by, run=entry.run, name=name)
+
+    def _result(self, entry: Entry, event: JsonObject, _source: Input | None) -> None:
+        self._add(
+            entry,
+            event.get("messageId"),
+            "tool",
+            by=entry.by,
+            run=entry.run,
+            text=as_str(event.get("content")) or "",
+            tool_call_id=as_str(event.get("toolCallId")),
+        )
+
+    def _add(
+        self,
+        entry: Entry,
+        message_id: object,
+        role: str,
+        *,
+        by: JsonObject | None,
+        run: str | None,
+        text: str | None = None,
+        name: str | None = None,
+        tool_call_id: str | None = None,
+    ) -> None:
+        """Add a message; without a `text` it will stream. An id that is there stays as it is."""
+        if not isinstance(message_id, str) or message_id in self._drafts:
+            return
+        status = STREAMING if text is None else DONE
+        base = Message(
+            id=message_id,
+            role=role,
+            by=by,
+            lane=entry.lane,
+            run=run,
+            text="",
+            status=status,
+            name=name,
+            tool_call_id=tool_call_id,
+        )
+        self._drafts[message_id] = _Draft(base, _Text(text or ""), status)
+        if self._limit is not None and len(self._drafts) > self._limit:
+            del self._drafts[next(iter(self._drafts))]
+
+    # ---- what changes one
+
+    def _message_delta(self, entry: Entry, event: JsonObject, _source: Input | None) -> None:
+        self._put(event.get("messageId"), entry.off, event.get("delta"))
+
+    def _call_delta(self, entry: Entry, event: JsonObject, _source: Input | None) -> None:
+        self._put(event.get("toolCallId"), entry.off, event.get("delta"))
+
+    def _segment(self, _entry: Entry, event: JsonObject, _source: Input | None) -> None:
+        self._put(event.get("messageId"), as_count(event.get("offset")), event.get("text"))
+        draft = self._draft(event.get("messageId"))
+        if draft is not None and event.get("final") is True:
+            draft.final_reason = as_str(event.get("reason")) or COMPLETE
+            draft.view = None
+
+    def _message_end(self, _entry: Entry, event: JsonObject, _source: Input | None) -> None:
+        self._end(event.get("messageId"))
+
+    def _call_end(self, _entry: Entry, event: JsonObject, _source: Input | None) -> None:
+        self._end(event.get("toolCallId"))
+
+    def _draft(self, message_id: object) -> _Draft | None:
+        """A streamed message, by its id: the others have their whole text from the start."""
+        draft = self._drafts.get(message_id) if isinstance(message_id, str) else None
+        return draft if draft is not None and draft.base.status == STREAMING else None
+
+    def _put(self, message_id: object, offset: int | None, piece: object) -> None:
+        draft = self._draft(message_id)
+        if draft is None or offset is None or not isinstance(piece, str):
+            return
+        if draft.text.put(offset, piece):
+            draft.view = None
+
+    def _end(self, message_id: object) -> None:
+        draft = self._draft(message_id)
+        if draft is not None:
+            draft.status, draft.view = DONE, None
+
+    _RULES: ClassVar[Mapping[str, Callable[[Transcript, Entry, JsonObject, Input | None], None]]] = {
+        "input.applied": _applied,
+        "message.segment": _segment,
+        "TEXT_MESSAGE_START": _text_start,
+        "TEXT_MESSAGE_CONTENT": _message_delta,
+        "TEXT_MESSAGE_END": _message_end,
+        "REASONING_MESSAGE_START": _reasoning_start,
+        "REASONING_MESSAGE_CONTENT": _message_delta,
+        "REASONING_MESSAGE_END": _message_end,
+        "TOOL_CALL_START": _call_start,
+        "TOOL_CALL_ARGS": _call_delta,
+        "TOOL_CALL_END": _call_end,
+        "TOOL_CALL_RESULT": _result,
+    }

@@ -1,0 +1,122 @@
+"""The gateway's HTTP application: `/v1/connect`, health, metrics, and the page at `/`."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
+
+from broker.errors import CloseCode
+from broker.interfaces import Health
+from gateway.protocol import SUBPROTOCOL
+from gateway.websocket import ClientConnection, Services
+
+_log = structlog.get_logger("antiphon.gateway")
+
+_WEB = Path(__file__).parent / "web"
+_SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class Gateway:
+    """Serves clients. `app` is the aiohttp application; `drain` sends its clients elsewhere."""
+
+    def __init__(self, services: Services, health: Health) -> None:
+        self._services = services
+        self._health = health
+        self._connections: set[ClientConnection] = set()
+        self._draining = False
+        self.app = web.Application(middlewares=[_secured])
+        self.app.router.add_get("/v1/connect", self._connect)
+        self.app.router.add_get("/healthz", self._healthz)
+        self.app.router.add_get("/readyz", self._readyz)
+        self.app.router.add_get("/metrics", self._metrics)
+        self.app.router.add_get("/", self._index)
+        self.app.router.add_static("/web", _WEB)
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    async def drain(self) -> None:
+        """Says so in `/readyz`, refuses new connections, and closes the open ones over `drain_s`, a few at a time.
+
+        Each client is told to reconnect after a random part of that time, so that they do not come all at once.
+        """
+        self._draining = True
+        over_s = self._services.settings.drain_s
+        connections = list(self._connections)
+        random.shuffle(connections)
+        for connection in connections:
+            connection.drain(retry_after_ms=int(random.uniform(0, over_s) * 1000))
+            await asyncio.sleep(over_s / 2 / len(connections))
+        try:
+            async with asyncio.timeout(over_s / 2 + 1):
+                while self._connections:
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            _log.warning("connections are left at the end of the drain", connections=len(self._connections))
+
+    async def _connect(self, request: web.Request) -> web.StreamResponse:
+        settings = self._services.settings
+        if self._draining or len(self._connections) >= settings.connections:
+            return web.json_response(
+                {"code": "draining" if self._draining else "overloaded", "message": "try another gateway"},
+                status=503,
+                headers={"Retry-After": "1"},
+            )
+        offered = request.headers.get("Sec-WebSocket-Protocol", "")
+        ws = web.WebSocketResponse(
+            protocols=(SUBPROTOCOL,),
+            heartbeat=settings.heartbeat_s,
+            max_msg_size=settings.frame_bytes,
+            compress=False,
+            timeout=2.0,
+        )
+        await ws.prepare(request)
+        if SUBPROTOCOL not in [name.strip() for name in offered.split(",")]:
+            await ws.close(code=CloseCode.UNSUPPORTED_PROTOCOL, message=b'{"code":"unsupported_protocol"}')
+            return ws
+        connection = ClientConnection(ws, request, self._services)
+        self._connections.add(connection)
+        self._services.metrics.connections.inc()
+        try:
+            await connection.serve()
+        finally:
+            self._connections.discard(connection)
+            self._services.metrics.connections.dec()
+        return ws
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        problems = ["draining"] if self._draining else await self._health.problems()
+        status = "ready" if not problems else "not ready"
+        return web.json_response({"status": status, "problems": problems}, status=503 if problems else 200)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        body = generate_latest(self._services.metrics.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_1_0_0})
+
+    async def _index(self, request: web.Request) -> web.FileResponse:
+        return web.FileResponse(_WEB / "index.html", headers={"Cache-Control": "no-cache"})
+
+
+@web.middleware
+async def _secured(request: web.Request, handler: web.RequestHandler) -> web.StreamResponse:  # type: ignore[type-arg]
+    response = await handler(request)  # type: ignore[operator]
+    if not response.prepared:
+        response.headers.update(_SECURITY_HEADERS)
+    return response  # type: ignore[no-any-return]

@@ -1,0 +1,226 @@
+"""One session in a gateway: its state, its latest entries, and the readers that follow it live.
+
+A feed holds nothing that another gateway could not rebuild from the log. Readers that are up to date are *live*: all
+of them get the same bytes, in one write for each turn of the event loop. A reader that cannot take them is held back:
+it leaves the live set and is caught up, from the ring of latest entries or from the log (`gateway.reader`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+import structlog
+
+from broker.checkpoint import Checkpoint, decode_checkpoint
+from broker.codec import decode_at, frame
+from broker.errors import Unavailable
+from broker.interfaces import JobQueue, LiveTail, SessionLog
+from broker.loading import load
+from broker.lease import has_work
+from broker.session import SessionState, fold
+from broker.subjects import MAIN_LANE, Kind, SessionSubjects, place_of
+from broker.tail import Rewound, StoredEntry
+from gateway.config import GatewaySettings
+from gateway.metrics import GatewayMetrics
+from gateway.protocol import text_message
+from gateway.replay import ReplayEntry, sane_body, without_settled_text
+
+_log = structlog.get_logger("antiphon.feed")
+
+
+class Reader(Protocol):
+    """A subscription of a connection, as a feed sees it."""
+
+    def live_write(self, data: bytes, seq: int) -> bool:
+        """Takes what is new, up to entry `seq`; False if the reader cannot keep up and has left."""
+        ...
+
+    def rewound(self, to: int, seen: int) -> None:
+        """Entries after `to` were out of order: start afresh."""
+        ...
+
+
+class Feed:
+    """Run by the hub; readers and commands use it once `ready` returns."""
+
+    def __init__(
+        self,
+        subjects: SessionSubjects,
+        log: SessionLog,
+        jobs: JobQueue,
+        settings: GatewaySettings,
+        metrics: GatewayMetrics,
+    ) -> None:
+        self.subjects = subjects
+        self.session = subjects.session
+        self._log = log
+        self._jobs = jobs
+        self._settings = settings
+        self._metrics = metrics
+        self.state = SessionState()
+        self.last = 0
+        """The sequence of the last entry that was taken in; what comes next has it as `prev`."""
+        self.users = 0
+        self._ring: deque[ReplayEntry] = deque()
+        self._ring_bytes = 0
+        self._floor = 0
+        self._live: set[Reader] = set()
+        self._readers: set[Reader] = set()
+        self._unsent: list[bytes] = []
+        self._flush_due = False
+        self._changed = asyncio.Event()
+        self._caught_up = False
+
+    # --- for readers and commands ----------------------------------------------------------------------------------
+
+    @property
+    def floor(self) -> int:
+        """The ring holds every entry after this sequence."""
+        return self._floor
+
+    @property
+    def settled(self) -> int:
+        """Up to this entry, records alone hold all text."""
+        floor = self.state.settled_floor()
+        return self.state.as_of if floor is None else floor
+
+    async def ready(self) -> None:
+        """Returns when the state is that of the log's end. Safe to cancel."""
+        while not self._caught_up:
+            await self._next_change()
+
+    async def reached(self, seq: int) -> None:
+        """Returns when entry `seq` has been taken in. Safe to cancel."""
+        while self.last < seq:
+            await self._next_change()
+
+    def after(self, seq: int) -> list[ReplayEntry]:
+        """The ring's entries after `seq`, which must not be below `floor`."""
+        newer: list[ReplayEntry] = []
+        for entry in reversed(self._ring):
+            if entry.seq <= seq:
+                break
+            newer.append(entry)
+        newer.reverse()
+        return newer
+
+    def attach(self, reader: Reader) -> None:
+        self._readers.add(reader)
+
+    def detach(self, reader: Reader) -> None:
+        self._readers.discard(reader)
+        self._live.discard(reader)
+
+    def go_live(self, reader: Reader) -> None:
+        """From here on the reader, who must have had everything up to `last`, gets what is new."""
+        self._flush()
+        self._live.add(reader)
+
+    async def checkpoint(self) -> Checkpoint:
+        """The newest checkpoint that the feed has passed. Raises Unavailable."""
+        checkpoint = decode_checkpoint(await self._log.read_checkpoint(self.subjects))
+        await self.reached(checkpoint.state.as_of)
+        return checkpoint
+
+    # --- the feed's own life ---------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Follows the session until cancelled; starts afresh when entries turn out to have been missed."""
+        while True:
+            await self._load()
+            async with self._log.tail(self.subjects, self.last) as tail:
+                rewound = await self._follow(tail)
+            seen = self.last
+            self._metrics.rewinds.inc()
+            _log.warning("entries were missed, starting afresh", session=self.session, after=rewound.to)
+            self._reset()
+            for reader in tuple(self._readers):
+                reader.rewound(rewound.to, seen)
+
+    def _reset(self) -> None:
+        self._caught_up = False
+        self._live.clear()
+        self._ring.clear()
+        self._unsent.clear()
+        self._ring_bytes = 0
+
+    async def _load(self) -> None:
+        """The state at the log's end, from the newest checkpoint and the records after it."""
+        wait_s = 0.05
+        while True:
+            try:
+                self.state = (await load(self._log, self.subjects)).state
+                break
+            except Unavailable:
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, 2.0)
+        self.last = self._floor = self.state.as_of
+
+    async def _follow(self, tail: LiveTail) -> Rewound:
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.job_repair_s):
+                    deliveries = await tail.next()
+            except TimeoutError:
+                await self._repair_job()
+                continue
+            for delivery in deliveries:
+                if isinstance(delivery, Rewound):
+                    return delivery
+                self._take(delivery)
+            self._caught_up = tail.caught_up or self._caught_up
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+    async def _next_change(self) -> None:
+        await self._changed.wait()
+
+    async def _repair_job(self) -> None:
+        """A gateway may die between storing an input and offering its job: whoever sees the session offers it again."""
+        if has_work(self.state, MAIN_LANE):
+            try:
+                if await self._jobs.offer(self.subjects, MAIN_LANE):
+                    self._metrics.jobs_repaired.inc()
+            except Unavailable:
+                return
+
+    def _take(self, stored: StoredEntry) -> None:
+        place = place_of(stored.subject)
+        if place is None:
+            return
+        delta = place.kind is Kind.DELTA
+        live_body = body = stored.body
+        if not delta:
+            entry, faithful = decode_at(place, body)
+            self.state = fold(self.state, stored.seq, entry)
+            body = sane_body(entry, faithful, body)
+            live_body = without_settled_text(entry, body)
+        self._remember(ReplayEntry(stored.seq, self.last, live_body, delta))
+        self._unsent.append(text_message(frame(self.session, stored.seq, self.last, live_body)))
+        self.last = stored.seq
+        if not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _remember(self, entry: ReplayEntry) -> None:
+        self._ring.append(entry)
+        self._ring_bytes += len(entry.body)
+        while len(self._ring) > self._settings.ring_entries or self._ring_bytes > self._settings.ring_bytes:
+            old = self._ring.popleft()
+            self._ring_bytes -= len(old.body)
+            self._floor = old.seq
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if not self._unsent:
+            return
+        unsent, self._unsent = self._unsent, []
+        if not self._live:
+            return
+        data = unsent[0] if len(unsent) == 1 else b"".join(unsent)
+        self._metrics.entries_delivered.inc(len(unsent) * len(self._live))
+        for reader in tuple(self._live):
+            if not reader.live_write(data, self.last):
+                self._live.discard(reader)

@@ -1,0 +1,197 @@
+"""A subscription: brings one connection from where it is to the live end of a session, and back when it falls behind."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+from broker.codec import decode_at
+from broker.errors import Unavailable
+from broker.interfaces import Of, SessionLog
+from broker.session import public_view
+from broker.subjects import Kind, place_of
+from broker.tail import StoredEntry
+from gateway import protocol
+from gateway.feed import Feed
+from gateway.metrics import GatewayMetrics
+from gateway.replay import ReplayEntry, frames, sane_body
+
+_STALE_WAIT_S = 0.02
+_STALE_TRIES = 250
+
+
+class Outlet(Protocol):
+    """A connection, as a reader sees it."""
+
+    @property
+    def congested(self) -> bool:
+        """More is unsent than the connection may hold."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Sends WebSocket messages, without waiting."""
+        ...
+
+    async def uncongested(self) -> None:
+        """Returns when there is room. Raises SlowReader if nothing is taken for too long."""
+        ...
+
+
+@dataclass(slots=True)
+class _Position:
+    """`read`: entries up to here are dealt with; `sent`: the last one the client was given (or its cursor)."""
+
+    read: int
+    sent: int
+
+
+class SessionReader:
+    """One subscription. `run` is a task of the connection's; the feed calls `live_write` and `rewound`."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        log: SessionLog,
+        outlet: Outlet,
+        metrics: GatewayMetrics,
+        *,
+        epoch: str,
+        after: int | None,
+        every: bool,
+    ) -> None:
+        self._feed = feed
+        self._log = log
+        self._outlet = outlet
+        self._metrics = metrics
+        self._epoch = epoch
+        self._every = every
+        self._after = after
+        self._at = _Position(after or 0, after or 0)
+        self._behind = asyncio.Event()
+        self._gap: tuple[int, int] | None = None
+
+    async def run(self) -> None:
+        """Reads for as long as it is not cancelled. Raises SlowReader, Unavailable."""
+        self._feed.attach(self)
+        try:
+            await self._feed.ready()
+            if self._after is None:
+                await self._start_fresh()
+            else:
+                await self._feed.reached(self._after)
+                self._metrics.joins.labels("ring" if self._after >= self._feed.floor else "log").inc()
+            announce = True
+            while True:
+                await self._catch_up(announce=announce)
+                await self._behind.wait()
+                announce = self._gap is not None
+                if self._gap is not None:
+                    await self._after_gap(*self._gap)
+        finally:
+            self._feed.detach(self)
+
+    # --- called by the feed ------------------------------------------------------------------------------------------
+
+    def live_write(self, data: bytes, seq: int) -> bool:
+        if self._outlet.congested:
+            self._metrics.held_back.inc()
+            self._behind.set()
+            return False
+        self._outlet.write(data)
+        self._at = _Position(seq, seq)
+        return True
+
+    def rewound(self, to: int, seen: int) -> None:
+        if self._at.sent > to:
+            self._gap = to, max(seen, self._at.sent)
+        self._behind.set()
+
+    # --- catching up ---------------------------------------------------------------------------------------------------
+
+    async def _start_fresh(self) -> None:
+        """The snapshot: state at the newest quiet place, from where entries follow."""
+        self._metrics.joins.labels("snapshot").inc()
+        if self._every:
+            as_of, before, view = 0, 0, public_view(type(self._feed.state)())
+        else:
+            state = (await self._feed.checkpoint()).state
+            as_of, before, view = state.as_of, state.messages, public_view(state)
+        self._write([protocol.snapshot(self._feed.session, as_of, before, view)])
+        self._at = _Position(as_of, as_of)
+
+    async def _after_gap(self, to: int, seen: int) -> None:
+        self._gap = None
+        self._write([protocol.gap(self._feed.session, to, seen)])
+        await self._feed.ready()
+        await self._start_fresh()
+
+    async def _catch_up(self, *, announce: bool) -> None:
+        """Sends what is missing until the reader is live. `announce` tells the client when it is."""
+        stale = 0
+        while True:
+            self._behind.clear()
+            await self._outlet.uncongested()
+            if self._gap is not None:
+                await self._after_gap(*self._gap)
+                announce = True
+            await self._feed.ready()
+            if self._at.read >= self._feed.floor:
+                if self._from_ring():
+                    break
+            elif await self._from_log():
+                stale = 0
+            else:
+                stale += 1
+                if stale > _STALE_TRIES:
+                    raise Unavailable("a replica of the log stays behind")
+                await asyncio.sleep(_STALE_WAIT_S)
+        # No await from here on: nothing may come between the last entry and going live.
+        if announce:
+            self._write([protocol.caught_up(self._feed.session, self._at.sent, self._epoch)])
+        self._feed.go_live(self)
+
+    def _from_ring(self) -> bool:
+        """Sends from the ring; True if that was all."""
+        entries = self._feed.after(self._at.read)
+        merge = not self._every and len(entries) > 1
+        self._send(entries[:64], merge=merge)
+        return len(entries) <= 64 and not self._outlet.congested
+
+    async def _from_log(self) -> bool:
+        """Sends one page of the log; False if a replica gave nothing where there must be something."""
+        feed, start = self._feed, self._at.read
+        settled = feed.settled
+        records_only = not self._every and start < settled
+        page, end = await self._log.read(feed.subjects, start, Of.RECORDS if records_only else Of.EVERYTHING)
+        limit = settled if records_only else feed.last
+        entries = [entry for entry in map(_replay_entry, page) if entry is not None and entry.seq <= limit]
+        self._send(entries, merge=not self._every)
+        if not end:
+            return True
+        must_reach = settled if records_only else feed.floor
+        reached = page[-1].seq if page else start
+        if reached < must_reach and await self._log.holds(feed.subjects, must_reach):
+            return bool(entries)
+        # Nothing else is there: what lay between has aged out.
+        self._at.read = max(self._at.read, must_reach)
+        return True
+
+    def _send(self, entries: list[ReplayEntry], *, merge: bool) -> None:
+        if not entries:
+            return
+        self._write(frames(self._feed.session, entries, self._at.sent, merge=merge))
+        self._at = _Position(entries[-1].seq, entries[-1].seq)
+
+    def _write(self, payloads: list[bytes]) -> None:
+        self._outlet.write(b"".join(map(protocol.text_message, payloads)))
+
+
+def _replay_entry(stored: StoredEntry) -> ReplayEntry | None:
+    place = place_of(stored.subject)
+    if place is None:
+        return None
+    if place.kind is Kind.DELTA:
+        return ReplayEntry(stored.seq, 0, stored.body, True)
+    entry, faithful = decode_at(place, stored.body)
+    return ReplayEntry(stored.seq, 0, sane_body(entry, faithful, stored.body), False)

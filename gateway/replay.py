@@ -1,0 +1,118 @@
+"""Entries to the frames of a reader: live ones shared by all, replayed ones merged. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from broker import codec
+from broker.events import Entry, MessageSegment
+
+_TEXT_KEYS = {"TEXT_MESSAGE_CONTENT": "messageId", "REASONING_MESSAGE_CONTENT": "messageId", "TOOL_CALL_ARGS": "toolCallId"}
+MERGED_TEXT_MAX = 32_768
+"""Code points that merged deltas may add up to in one frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayEntry:
+    """An entry to be sent: `prev` is the entry before it in the log; `delta` says that it may be merged."""
+
+    seq: int
+    prev: int
+    body: bytes
+    delta: bool
+
+
+def sane_body(entry: Entry, faithful: bool, body: bytes) -> bytes:
+    """The body that clients get: as stored if it says only what its writer may say, else without the rest."""
+    return body if faithful else codec.encode(entry)
+
+
+def without_settled_text(entry: Entry, body: bytes) -> bytes:
+    """The body for readers that have had the deltas: segments lose their text."""
+    if not any(isinstance(event, MessageSegment) and event.text for event in entry.events):
+        return body
+    events = tuple(replace(e, text=None) if isinstance(e, MessageSegment) else e for e in entry.events)
+    return codec.encode(replace(entry, events=events))
+
+
+def frames(session: str, entries: Iterable[ReplayEntry], last: int, *, merge: bool) -> list[bytes]:
+    """Frames for entries that follow `last` in what the reader is given. With `merge`, neighbouring deltas are joined."""
+    out: list[bytes] = []
+    pending: _Merger | None = None
+    for entry in entries:
+        if merge and entry.delta:
+            if pending is not None and pending.join(entry):
+                continue
+            if pending is not None:
+                out.append(pending.frame(session, last))
+                last = pending.seq
+            pending = _Merger.start(entry)
+            if pending is not None:
+                continue
+        elif pending is not None:
+            out.append(pending.frame(session, last))
+            last, pending = pending.seq, None
+        out.append(codec.frame(session, entry.seq, last, entry.body))
+        last = entry.seq
+    if pending is not None:
+        out.append(pending.frame(session, last))
+    return out
+
+
+class _Merger:
+    """Joins deltas of one text that follow each other."""
+
+    __slots__ = ("_count", "_key", "_parts", "_size", "_wire", "seq")
+
+    def __init__(self, entry: ReplayEntry, wire: dict[str, Any], key: tuple[Any, ...], text: str) -> None:
+        self.seq = entry.seq
+        self._wire = wire
+        self._key = key
+        self._parts = [text]
+        self._size = len(text)
+        self._count = 1
+
+    @classmethod
+    def start(cls, entry: ReplayEntry) -> _Merger | None:
+        """None for a body that cannot be merged."""
+        read = _read_delta(entry.body)
+        return None if read is None else cls(entry, *read)
+
+    def join(self, entry: ReplayEntry) -> bool:
+        read = _read_delta(entry.body)
+        if read is None:
+            return False
+        wire, key, text = read
+        if key != self._key or wire["off"] != self._wire["off"] + self._size or self._size + len(text) > MERGED_TEXT_MAX:
+            return False
+        self._parts.append(text)
+        self._size += len(text)
+        self._count += 1
+        self.seq = entry.seq
+        self._wire["id"] = wire["id"]
+        return True
+
+    def frame(self, session: str, last: int) -> bytes:
+        wire = self._wire
+        wire["events"][0]["delta"] = "".join(self._parts)
+        if self._count > 1:
+            wire["merged"] = self._count
+        return codec.frame(session, self.seq, last, orjson.dumps(wire))
+
+
+def _read_delta(body: bytes) -> tuple[dict[str, Any], tuple[Any, ...], str] | None:
+    try:
+        wire = orjson.loads(body)
+        (event,) = wire["events"]
+        text, off = event["delta"], wire["off"]
+        fence = wire["id"].partition("-")[0]
+        key = (wire["lane"], event["type"], event[_TEXT_KEYS[event["type"]]], fence)
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+    if not isinstance(text, str) or not isinstance(off, int):
+        return None
+    return wire, key, text

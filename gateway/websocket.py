@@ -1,0 +1,377 @@
+"""One client connection: the loop that reads frames and carries out commands, and the outlet that readers write to."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import orjson
+import structlog
+from aiohttp import WSMessage, WSMsgType, web
+
+from broker.errors import CloseCode, CursorError, ErrorCode, InvalidName, LogError, Refused
+from broker.interfaces import SessionLog
+from gateway import protocol
+from gateway.auth import Authenticator, Identity, Right
+from gateway.commands import Commands
+from gateway.config import GatewaySettings
+from gateway.hub import Hub
+from gateway.limits import TokenBucket
+from gateway.metrics import GatewayMetrics
+from gateway.protocol import BadFrame, Command
+from gateway.reader import SessionReader
+from gateway.subscribing import open_reader
+
+_log = structlog.get_logger("antiphon.connection")
+
+_CONGESTED_POLL_MIN_S, _CONGESTED_POLL_MAX_S = 0.01, 0.5
+SERVER = "antiphon/0.1.0"
+
+
+class Closing(Exception):
+    """Ends the connection with a close code."""
+
+    def __init__(self, code: CloseCode, name: str, retry_after_ms: int | None = None) -> None:
+        self.code = code
+        self.name = name
+        self.retry_after_ms = retry_after_ms
+        super().__init__(name)
+
+    def reason(self) -> bytes:
+        wire: dict[str, object] = {"code": self.name}
+        if self.retry_after_ms is not None:
+            wire["retry_after_ms"] = self.retry_after_ms
+        return orjson.dumps(wire)
+
+
+class SocketOutlet:
+    """Writes server frames to a socket, and says when it does not take them (`gateway.reader.Outlet`)."""
+
+    def __init__(self, transport: asyncio.Transport, settings: GatewaySettings) -> None:
+        self._transport = transport
+        self._limit = settings.outbox_bytes
+        self._patience_s = settings.slow_reader_s
+
+    @property
+    def congested(self) -> bool:
+        return self._transport.get_write_buffer_size() > self._limit
+
+    def write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def uncongested(self) -> None:
+        """Raises Closing (slow_reader) when the peer takes nothing at all for too long.
+
+        The transport tells its protocol, which is the web server's, when it drains, so the buffer is looked at, ever
+        more rarely.
+        """
+        wait_s, before = _CONGESTED_POLL_MIN_S, self._transport.get_write_buffer_size()
+        stalled_since = time.monotonic()
+        while self.congested and not self._transport.is_closing():
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 1.5, _CONGESTED_POLL_MAX_S)
+            now = self._transport.get_write_buffer_size()
+            if now < before:
+                stalled_since = time.monotonic()
+            elif time.monotonic() - stalled_since > self._patience_s:
+                raise Closing(CloseCode.SLOW_READER, "slow_reader")
+            before = now
+
+
+@dataclass(slots=True)
+class _Subscription:
+    reader: SessionReader
+    task: asyncio.Task[None]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What every connection of a gateway shares."""
+
+    name: str
+    hub: Hub
+    log: SessionLog
+    commands: Commands
+    authenticator: Authenticator
+    settings: GatewaySettings
+    metrics: GatewayMetrics
+
+
+class ClientConnection:
+    """Serves one WebSocket. `serve` returns when it has ended; `drain` asks it to."""
+
+    def __init__(self, ws: web.WebSocketResponse, request: web.Request, services: Services) -> None:
+        assert request.transport is not None
+        self.id = f"c-{secrets.token_hex(5)}"
+        self._ws = ws
+        self._request = request
+        self._services = services
+        self._settings = services.settings
+        self._outlet = SocketOutlet(request.transport, services.settings)
+        self._identity: Identity | None = None
+        self._subscriptions: dict[str, _Subscription] = {}
+        self._queue: asyncio.Queue[Command] = asyncio.Queue(services.settings.command_queue)
+        self._bucket = TokenBucket(
+            services.settings.commands_per_second, services.settings.commands_burst, time.monotonic()
+        )
+        self._bad_frames = 0
+        self._refusals = 0
+        self._closing: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
+        self._expiry: asyncio.TimerHandle | None = None
+        self._tasks = asyncio.TaskGroup()
+
+    async def serve(self) -> None:
+        """Returns when the connection has ended, from either side."""
+        try:
+            await self._greet()
+            async with self._tasks:
+                self._tasks.create_task(self._execute())
+                self._tasks.create_task(self._watch())
+                await self._read()
+                raise _Ended
+        except* Closing as group:
+            await self._say_goodbye(_first(group))
+        except* _Ended:
+            pass
+        except* (ConnectionError, TimeoutError):
+            # The peer has gone in the middle of something: nothing is owed to it.
+            pass
+        finally:
+            if self._expiry is not None:
+                self._expiry.cancel()
+
+    def drain(self, retry_after_ms: int) -> None:
+        """Sends the client elsewhere."""
+        self._close(Closing(CloseCode.DRAINING, "draining", retry_after_ms))
+
+    # --- reading -------------------------------------------------------------------------------------------------------
+
+    async def _greet(self) -> None:
+        """The first frame must be `hello` with a good token. Raises Closing, _Ended."""
+        try:
+            async with asyncio.timeout(self._settings.hello_timeout_s):
+                msg = await self._ws.receive()
+        except TimeoutError:
+            raise Closing(CloseCode.HELLO_TIMEOUT, "hello_timeout") from None
+        hello = self._command(msg)
+        if not isinstance(hello, protocol.Hello):
+            refusal = Refused(ErrorCode.HELLO_REQUIRED, "the first frame must be `hello`")
+            self._refuse(None if hello is None else hello.id, refusal)
+            raise Closing(CloseCode.BAD_FRAME, "hello_required")
+        token = hello.token or _bearer(self._request)
+        try:
+            if token is None:
+                raise Refused(ErrorCode.UNAUTHORIZED, "give a token in `hello` or in the Authorization header")
+            self._accept(self._services.authenticator.identify(token))
+        except Refused as refusal:
+            self._refuse(hello.id, refusal)
+            raise Closing(CloseCode.UNAUTHORIZED, "unauthorized") from None
+        self._send(self._welcome(hello))
+
+    async def _read(self) -> None:
+        async for msg in self._ws:
+            command = self._command(msg)
+            if command is None:
+                continue
+            wait_s = self._bucket.take(time.monotonic())
+            if wait_s or self._queue.full():
+                self._refuse(command.id, _rate_limited(wait_s or 0.1))
+            else:
+                self._queue.put_nowait(command)
+
+    def _command(self, msg: WSMessage) -> Command | None:
+        """The command in a message; None if there is none in it. Raises Closing, _Ended."""
+        if msg.type is WSMsgType.TEXT:
+            try:
+                return protocol.parse(msg.data)
+            except BadFrame as refusal:
+                self._bad_frames += 1
+                self._refuse(refusal.id, refusal)
+                if self._bad_frames >= self._settings.bad_frames:
+                    raise Closing(CloseCode.BAD_FRAME, "bad_frame") from None
+                return None
+        if msg.type is WSMsgType.BINARY:
+            self._refuse(None, Refused(ErrorCode.BAD_JSON, "frames must be text, not binary"))
+            raise Closing(CloseCode.BAD_FRAME, "bad_frame")
+        raise _Ended
+
+    # --- carrying out --------------------------------------------------------------------------------------------------
+
+    async def _execute(self) -> None:
+        """Commands of a connection are carried out one after another, in the order they came."""
+        while True:
+            command = await self._queue.get()
+            try:
+                async with asyncio.timeout(self._settings.command_timeout_s):
+                    reply = await self._carry_out(command)
+            except Refused as refusal:
+                self._refuse(command.id, refusal)
+            except CursorError as error:
+                self._refuse(command.id, Refused(error.code, str(error)))
+            except InvalidName as error:
+                self._refuse(command.id, Refused(ErrorCode.BAD_NAME, str(error)))
+            except LogError as error:
+                self._refuse(command.id, Refused(ErrorCode.UNAVAILABLE, str(error), retry_after_ms=1000))
+            except TimeoutError:
+                text = "the log did not answer in time; nothing is known of the outcome"
+                self._refuse(command.id, Refused(ErrorCode.UNAVAILABLE, text, retry_after_ms=1000))
+            except Exception:
+                _log.exception("a command failed", connection=self.id, command=type(command).__name__)
+                self._refuse(command.id, Refused(ErrorCode.INTERNAL, f"a fault of the server; it is logged as {self.id}"))
+            else:
+                self._send(reply)
+
+    async def _carry_out(self, command: Command) -> bytes:
+        who = self._who()
+        commands = self._services.commands
+        match command:
+            case protocol.Ping():
+                return protocol.pong(command.id, int(time.time() * 1000))
+            case protocol.Subscribe():
+                return await self._subscribe(command, who)
+            case protocol.Unsubscribe():
+                return await self._unsubscribe(command)
+            case protocol.InputSend():
+                return protocol.ok(command.id, **await commands.input_send(command, who))
+            case protocol.InputCancel():
+                return protocol.ok(command.id, **await commands.input_cancel(command, who))
+            case protocol.RunCancel():
+                return protocol.ok(command.id, **await commands.run_cancel(command, who))
+            case protocol.History():
+                return protocol.ok(command.id, **await commands.history(command, who))
+            case protocol.AuthRefresh():
+                return self._refresh(command, who)
+            case protocol.Hello():
+                raise Refused(ErrorCode.BAD_COMMAND, "`hello` has been said already", field="op")
+
+    async def _subscribe(self, command: protocol.Subscribe, who: Identity) -> bytes:
+        who.require(Right.READ, command.session)
+        if command.session in self._subscriptions:
+            raise Refused(ErrorCode.ALREADY_SUBSCRIBED, "this connection is subscribed to the session already")
+        if len(self._subscriptions) >= self._settings.subscriptions:
+            limit = self._settings.subscriptions
+            raise Refused(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"at most {limit} on a connection", limit=limit)
+        stack = AsyncExitStack()
+        try:
+            feed = await stack.enter_async_context(self._services.hub.session(command.session))
+            opened = await open_reader(feed, self._services.log, self._outlet, self._services.metrics, command)
+        except BaseException:
+            await stack.aclose()
+            raise
+        # The reply goes out before the reader's first entry, which its task sends later.
+        task = self._tasks.create_task(self._run_reader(opened.reader, stack))
+        self._subscriptions[command.session] = _Subscription(opened.reader, task)
+        self._services.metrics.subscriptions.inc()
+        return protocol.ok(command.id, session=command.session, epoch=opened.epoch, head=opened.head)
+
+    async def _run_reader(self, reader: SessionReader, stack: AsyncExitStack) -> None:
+        async with stack:
+            try:
+                await reader.run()
+            except LogError as error:
+                _log.warning("a reader cannot go on", connection=self.id, reason=str(error))
+                self._close(Closing(CloseCode.INTERNAL, "internal"))
+            finally:
+                self._services.metrics.subscriptions.dec()
+
+    async def _unsubscribe(self, command: protocol.Unsubscribe) -> bytes:
+        subscription = self._subscriptions.pop(command.session, None)
+        if subscription is None:
+            raise Refused(ErrorCode.NOT_SUBSCRIBED, "this connection is not subscribed to the session")
+        subscription.task.cancel()
+        await asyncio.wait([subscription.task])
+        return protocol.ok(command.id)
+
+    def _refresh(self, command: protocol.AuthRefresh, who: Identity) -> bytes:
+        identity = self._services.authenticator.identify(command.token)
+        if identity.id != who.id:
+            raise Refused(ErrorCode.UNAUTHORIZED, "the new token is of another user")
+        for session in self._subscriptions:
+            identity.require(Right.READ, session)
+        self._accept(identity)
+        return protocol.ok(command.id, token_expires_at=identity.expires_at)
+
+    # --- helpers -------------------------------------------------------------------------------------------------------
+
+    def _who(self) -> Identity:
+        assert self._identity is not None
+        return self._identity
+
+    def _accept(self, identity: Identity) -> None:
+        self._identity = identity
+        if self._expiry is not None:
+            self._expiry.cancel()
+        left_s = identity.expires_at + self._settings.jwt_leeway_s - time.time()
+        expired = Closing(CloseCode.TOKEN_EXPIRED, "token_expired")
+        self._expiry = asyncio.get_running_loop().call_later(max(0.0, left_s), self._close, expired)
+
+    def _welcome(self, hello: protocol.Hello) -> bytes:
+        who, s = self._who(), self._settings
+        return orjson.dumps(
+            {
+                "op": "welcome",
+                "id": hello.id,
+                "protocol": protocol.PROTOCOL_VERSION,
+                "server": SERVER,
+                "gateway": self._services.name,
+                "connection": self.id,
+                "user": {"id": who.id, "name": who.name},
+                "token_expires_at": who.expires_at,
+                "limits": {
+                    "frame_bytes": s.frame_bytes,
+                    "input_bytes": s.input_bytes,
+                    "subscriptions": s.subscriptions,
+                    "commands_per_second": s.commands_per_second,
+                    "commands_burst": s.commands_burst,
+                },
+                "heartbeat_ms": int(s.heartbeat_s * 1000),
+            }
+        )
+
+    def _send(self, payload: bytes) -> None:
+        self._outlet.write(protocol.text_message(payload))
+
+    def _refuse(self, id_: int | None, refusal: Refused) -> None:
+        self._services.metrics.refusals.labels(refusal.code.value).inc()
+        self._send(protocol.error(id_, refusal))
+        self._refusals += 1
+        if self._refusals >= self._settings.flood_refusals:
+            self._close(Closing(CloseCode.FLOOD, "flood"))
+
+    def _close(self, closing: Closing) -> None:
+        if not self._closing.done():
+            self._closing.set_result(closing)
+
+    async def _watch(self) -> None:
+        """Ends all tasks of the connection when it is to be closed."""
+        raise await self._closing
+
+    async def _say_goodbye(self, closing: Closing) -> None:
+        self._services.metrics.closes.labels(str(int(closing.code))).inc()
+        await self._ws.close(code=closing.code, message=closing.reason())
+
+
+class _Ended(Exception):
+    """The peer has closed the connection, or it broke."""
+
+
+def _first(group: BaseExceptionGroup[Closing]) -> Closing:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, Closing)
+    return error
+
+
+def _rate_limited(wait_s: float) -> Refused:
+    wait_ms = max(1, int(wait_s * 1000))
+    return Refused(ErrorCode.RATE_LIMITED, f"too many commands; wait {wait_ms} ms", retry_after_ms=wait_ms)
+
+
+def _bearer(request: web.Request) -> str | None:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
