@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from broker.config import setting
 
+RIGHTS = ("read", "send", "steer", "cancel", "tools", "approve", "admin")
+"""What a token may allow in a session."""
+
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:

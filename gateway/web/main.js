@@ -58,7 +58,11 @@ function readLink() {
 
 /** @param {string} session @param {string} token */
 function remember(session, token) {
-  storage?.setItem(tokenKey(session), token);
+  try {
+    storage?.setItem(tokenKey(session), token);
+  } catch {
+    // Storage full: the next reload asks for the token again.
+  }
   history.replaceState(null, '', `#session=${encodeURIComponent(session)}`);
 }
 
@@ -142,17 +146,22 @@ class Room {
   phased(phase, why) {
     this.phase = phase;
     this.why = why;
-    const again = () => this.connection.wake();
-    const renew = (/** @type {string} */ text) => askToJoin(this.session, text, (session, token) => this.renew(session, token));
     if (phase === 'live') this.notice = null;
-    if (phase === 'offline') this.say('No connection. Trying again by itself; what you send is kept.', 'Try now', again);
+    if (phase === 'offline') {
+      this.say('No connection. Trying again by itself; what you send is kept.', 'Try now', () => this.connection.wake());
+    }
     if (phase === 'closed') this.say('The server ended the connection.', 'Reconnect', () => this.connection.connect());
-    if (phase === 'expired') renew('Your token has expired. Paste a new one to go on where you were.');
+    if (phase === 'expired') this.askForToken('Your token has expired. Paste a new one to go on where you were.');
     if (phase === 'refused') {
-      if (['unauthorized', 'not_allowed', 'bad_name'].includes(why)) renew(ADVICE[why]);
+      if (['unauthorized', 'not_allowed', 'bad_name'].includes(why)) this.askForToken(ADVICE[why]);
       else this.say(`The server refused the connection (${why}).`, 'Reload', () => location.reload());
     }
     this.redraw();
+  }
+
+  /** @param {string} why */
+  askForToken(why) {
+    askToJoin(this.session, why, (session, token) => this.renew(session, token));
   }
 
   /** Goes on with another token; into another session only by starting over.
@@ -169,7 +178,8 @@ class Room {
     const userId = welcome.user.id;
     if (this.welcome && this.welcome.user.id !== userId) return location.reload();
     this.welcome = welcome;
-    this.outbox ??= new Outbox(`antiphon.outbox.${this.session}.${userId}`, storage, (item) => this.transmit(item), () => this.redraw());
+    this.outbox ??= new Outbox(`antiphon.outbox.${this.session}.${userId}`, storage,
+      (item) => this.transmit(item), () => this.redraw());
     this.outbox.pump();
     this.sizeDraft();
   }
@@ -218,7 +228,7 @@ class Room {
     const isLong = BYTES.encode(content).length > inputBytes
       || BYTES.encode(JSON.stringify(content)).length > frameBytes - FRAME_SPARE_BYTES;
     if (isLong) return this.say(ADVICE.content_too_large);
-    if (this.outbox.isFull) return this.say('Too many messages wait to be sent. Wait for the connection, or discard some.');
+    if (this.outbox.isFull) return this.say('Too many messages wait to be sent already. Discard some, or try again later.');
     this.notice = null;
     this.draft.value = '';
     this.sizeDraft();
@@ -260,22 +270,26 @@ class Room {
 
   /** @returns {Waiting[]} what is queued in the session, then what is on its way there */
   waiting() {
-    const me = this.welcome?.user.id;
-    const takeBack = (/** @type {string} */ inputId) => () => void this.command('input.cancel', { inputId });
-    const queued = this.fold.inputs.map(({ inputId, content, by }) => ({ key: inputId, content, tag: 'queued', tone: '',
-      who: by?.id === me ? '' : nameOf(by),
-      actions: /** @type {Waiting['actions']} */ (by?.id === me && this.phase === 'live' ? [['Take back', takeBack(inputId)]] : []) }));
-    return [...queued, ...(this.outbox?.items ?? []).map((item) => this.onItsWay(item))];
+    return [...this.fold.inputs.map((input) => this.queued(input)),
+      ...(this.outbox?.items ?? []).map((item) => this.onItsWay(item))];
+  }
+
+  /** @param {import('./fold.js').Input} input @returns {Waiting} */
+  queued({ inputId, content, by }) {
+    const isMine = by?.id === this.welcome?.user.id;
+    /** @type {Waiting['actions']} */ const actions = [];
+    if (isMine && this.phase === 'live') actions.push(['Take back', () => void this.command('input.cancel', { inputId })]);
+    return { key: inputId, content, tag: 'queued', tone: '', who: isMine ? '' : nameOf(by), actions };
   }
 
   /** @param {import('./outbox.js').Item} item @returns {Waiting} */
   onItsWay({ inputId, content, state, why, tries }) {
-    /** @type {Waiting['actions']} */ const actions = [];
-    if (state === 'failed') actions.push(['Try again', () => this.outbox?.retry(inputId)]);
-    if (state === 'failed' || tries === 0) actions.push(['Discard', () => this.outbox?.discard(inputId)]);
     const hasFailed = state === 'failed';
-    return { key: inputId, content, tag: hasFailed ? 'not sent' : 'sending…', tone: hasFailed ? 'bad' : 'faint',
-      who: hasFailed ? (ADVICE[why] ?? why) : '', actions };
+    /** @type {Waiting['actions']} */ const actions = [];
+    if (hasFailed) actions.push(['Try again', () => this.outbox?.retry(inputId)]);
+    if (hasFailed || tries === 0) actions.push(['Discard', () => this.outbox?.discard(inputId)]);
+    if (hasFailed) return { key: inputId, content, tag: 'not sent', tone: 'bad', who: ADVICE[why] ?? why, actions };
+    return { key: inputId, content, tag: tries ? 'sending…' : 'waiting', tone: '', who: '', actions };
   }
 
   /** At most one drawing per frame, however many entries came. */

@@ -41,11 +41,16 @@ def peer(site: Site) -> Peer:
     return site.peer
 
 
+@pytest.fixture(scope="module")
+def chromium() -> Path:
+    assert CHROMIUM.exists(), f"no Chromium at {CHROMIUM}: install it, or set ANTIPHON_TEST_CHROMIUM"
+    return CHROMIUM
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    assert os.path.exists(CHROMIUM), f"no Chromium at {CHROMIUM}: install it, or set ANTIPHON_TEST_CHROMIUM"
+async def browser(chromium: Path) -> AsyncIterator[Browser]:
     async with async_playwright() as driver:
-        browser = await driver.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
+        browser = await driver.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGS)
         yield browser
         await browser.close()
 

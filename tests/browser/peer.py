@@ -28,6 +28,7 @@ USERS = {"token-ada": {"id": "ada", "name": "Ada"}, "token-bob": {"id": "bob", "
 TOKENS = ("One ", "word ", "after ", "another, ", "naïve ", "😀 ", "日本 ", "👩‍👩‍👧 ", "and\n", "so on.\n\n")
 STREAM = re.compile(r"stream (\d+) tokens at (\d+)/s")
 MAX_OUTBOX_FRAMES = 10_000
+MAX_MERGED = 1_000
 
 
 def answer_to(content: str) -> tuple[list[str], float]:
@@ -80,7 +81,7 @@ class Log:
         """The entries after `after`, neighbouring deltas joined into one frame."""
         frames: list[Json] = []
         for entry in (entry for entry in self.entries if entry["seq"] > after):
-            if frames and "off" in entry and "off" in frames[-1]:
+            if frames and "off" in entry and "off" in frames[-1] and frames[-1].get("merged", 1) < MAX_MERGED:
                 last = frames[-1]
                 event = last["events"][0]
                 joined = event | {"delta": event["delta"] + entry["events"][0]["delta"]}

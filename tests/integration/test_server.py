@@ -338,6 +338,7 @@ async def store(streams: JetStreamContext, body: bytes) -> int:
                 return (await streams.publish("s", body, headers={"Nats-Msg-Id": body.decode()})).seq
 
 
+@pytest.mark.cluster
 async def test_cluster_survives_the_kill_of_a_leader(nats_cluster: NatsCluster) -> None:
     async with jetstream(*nats_cluster.urls) as streams:
         await streams.add_stream(name="S", subjects=["s"], num_replicas=3)
@@ -361,6 +362,7 @@ async def replicated(streams: JetStreamContext, stream: str) -> bool:
     return cluster is not None and [peer.current for peer in cluster.replicas or []] == [True, True]
 
 
+@pytest.mark.cluster
 async def test_cluster_outlives_a_paused_follower(nats_cluster: NatsCluster) -> None:
     async with jetstream(*nats_cluster.urls) as streams:
         await streams.add_stream(name="S", subjects=["s"], num_replicas=3)

@@ -125,8 +125,8 @@ class Peer:
 
     def abort(self) -> None:
         """End the TCP connection without a word."""
-        assert self.request.transport is not None
-        self.request.transport.abort()
+        if self.request.transport is not None:
+            self.request.transport.abort()
 
     async def until_closed(self) -> int | None:
         """Wait until the client closes; returns its code."""
@@ -140,15 +140,16 @@ class ScriptedGateway:
     """Serves one script after the other. Leaving it raises what a script raised.
 
     A script that ends leaves its connection open. The body is cancelled when a script fails,
-    and after `limit_s`.
+    and after `limit_s`. Leaving it ends open connections as a kill would.
     """
 
-    def __init__(self, *scripts: Script, limit_s: float = 20.0, autoping: bool = True) -> None:
+    def __init__(self, *scripts: Script, limit_s: float = 20.0, autoping: bool = True, port: int = 0) -> None:
         self._scripts: Sequence[Script] = scripts
         self._limit_s = limit_s
         self._autoping = autoping
         self._errors: list[BaseException] = []
-        self._open: list[web.WebSocketResponse] = []
+        self._peers: list[Peer] = []
+        self.port = port
         self._ended = 0
         self._changed = asyncio.Event()
         self.connections = 0
@@ -159,10 +160,10 @@ class ScriptedGateway:
         app.router.add_get("/v1/connect", self._connect)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
         await site.start()
-        host, port = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
+        self.port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{self.port}"
         self._scope = asyncio.timeout(self._limit_s)
         await self._scope.__aenter__()
         return self
@@ -173,8 +174,8 @@ class ScriptedGateway:
         try:
             await self._scope.__aexit__(kind, error, traceback)
         finally:
-            for socket in self._open:
-                await socket.close()
+            for peer in self._peers:
+                peer.abort()
             await self._runner.cleanup()
             if self._errors:
                 raise self._errors[0]
@@ -191,8 +192,8 @@ class ScriptedGateway:
         self.connections += 1
         socket = web.WebSocketResponse(protocols=("antiphon.v1",), timeout=0.5, autoping=self._autoping)
         await socket.prepare(request)
-        self._open.append(socket)
         peer = Peer(socket, request)
+        self._peers.append(peer)
         try:
             if index >= len(self._scripts):
                 raise AssertionError(f"the client connected {index + 1} times")
@@ -200,7 +201,8 @@ class ScriptedGateway:
             await self._scripts[index](peer)
         except Exception as error:  # noqa: BLE001 - it is raised in the test
             self._errors.append(error)
-            self._scope.reschedule(asyncio.get_running_loop().time())
+            if len(self._errors) == 1:
+                self._scope.reschedule(asyncio.get_running_loop().time())
             return socket
         self._ended += 1
         self._changed.set()

@@ -210,13 +210,13 @@ async def opened(
         async with asyncio.timeout(settings.connect_timeout_s):
             socket = await _upgrade(http, url, settings)
     except TimeoutError:
-        raise ConnectFailed("connect_timeout", f"no answer from {url.origin()}") from None
+        raise ConnectFailed("connect_timeout", f"no answer from {url.origin()}", retryable=True) from None
     try:
         try:
             async with asyncio.timeout(settings.connect_timeout_s):
                 welcome = await _greet(socket, hello_frame)
         except TimeoutError:
-            raise ConnectFailed("connect_timeout", f"no welcome from {url.origin()}") from None
+            raise ConnectFailed("connect_timeout", f"no welcome from {url.origin()}", retryable=True) from None
         yield Connection(socket, welcome, settings)
     finally:
         await shut(socket, settings.close_timeout_s)

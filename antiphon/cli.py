@@ -1,0 +1,285 @@
+"""The `antiphon` command: what it understands, and one line for each error with the way out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from agent_worker.config import WorkerSettings
+from agent_worker.loading import BUILT_IN, load_agent
+from antiphon import processes
+from antiphon.options import add_settings, settings
+from antiphon.place import DEFAULT_DIR, make_token, place
+from broker.config import LogSettings, NatsSettings
+from broker.errors import AntiphonError, ConfigError
+from broker.telemetry import configure
+from gateway.config import RIGHTS, GatewaySettings
+
+Parsers = Any  # argparse's type for subparsers is private
+
+_EPILOG = "Start with `antiphon dev`, then `antiphon chat demo` in another terminal. Docs: README.md, docs/."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line. Returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted."""
+    args = _parser().parse_args(argv)
+    configure(level=os.environ.get("ANTIPHON_LOG_LEVEL", "info"), pretty=sys.stderr.isatty())
+    try:
+        code: int | None = processes.run(lambda: args.main(args))
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        expected = _innermost(error)
+        if not _is_ours(expected):
+            raise
+        print(f"antiphon: {str(expected).splitlines()[0]}", file=sys.stderr)
+        return 1
+    return code or 0
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether an error is one of Antiphon's or its client's, whose text is for the user."""
+    if isinstance(error, AntiphonError):
+        return True
+    client = sys.modules.get("antiphon_client")
+    return client is not None and isinstance(error, client.AntiphonError)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What happened, of an error that tasks have wrapped."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="antiphon", description="Live sessions between people and AI agents.", epilog=_EPILOG
+    )
+    parser.add_argument("--version", action="version", version="antiphon 0.1.0")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_dev, _demo, _chat, _send, _tail, _gateway, _worker, _topology, _token, _doctor, _bench):
+        add(commands)
+    return parser
+
+
+def _command(
+    commands: Parsers, name: str, summary: str, main_: Callable[[argparse.Namespace], Coroutine[Any, Any, int | None]]
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    parser.set_defaults(main=main_)
+    return parser
+
+
+def _data_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="DIR", help=f"data directory (default {DEFAULT_DIR}, or ANTIPHON_DATA)")
+
+
+def _access_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("session", help="the session's name: 1-128 of A-Z a-z 0-9 _ -")
+    parser.add_argument("--url", default=os.environ.get("ANTIPHON_URL"), help="a gateway (default: the `antiphon dev` beside)")
+    parser.add_argument("--token", default=os.environ.get("ANTIPHON_TOKEN"), help="a token (default: one made beside dev)")
+    parser.add_argument("--user", default=os.environ.get("USER", "me"), help="who to be, beside `antiphon dev`")
+    _data_flag(parser)
+
+
+# --- all in one --------------------------------------------------------------------------------------------------------
+
+
+def _dev(commands: Parsers) -> None:
+    parser = _command(commands, "dev", "Run everything here: NATS, a gateway, a worker.", _run_dev)
+    parser.add_argument("--agent", default="echo", metavar="NAME", help=f"{', '.join(BUILT_IN)} or module:object")
+    _data_flag(parser)
+    add_settings(parser, GatewaySettings, title="gateway", without=frozenset({"jwt_secret", "jwt_secret_file"}))
+    add_settings(parser, LogSettings, title="log", without=frozenset({"replicas"}))
+
+
+async def _run_dev(args: argparse.Namespace) -> None:
+    from antiphon.dev import DevOptions, run_dev
+
+    broker = processes.BrokerSettings(settings(NatsSettings, args), settings(LogSettings, args, replicas=1))
+    if args.agent not in BUILT_IN:
+        load_agent(args.agent)
+    await run_dev(DevOptions(place(args.data), broker, settings(GatewaySettings, args), args.agent))
+
+
+def _demo(commands: Parsers) -> None:
+    parser = _command(commands, "demo", "See it: a session with a real model, here and on a page.", _run_demo)
+    parser.add_argument("--port", default="8080", help="port of the page (default 8080; a free one if it is taken)")
+    _data_flag(parser)
+
+
+async def _run_demo(args: argparse.Namespace) -> int:
+    from antiphon.demo import run_demo
+
+    return await run_demo(place(args.data), args.port)
+
+
+# --- talking -------------------------------------------------------------------------------------------------------------
+
+
+def _chat(commands: Parsers) -> None:
+    _access_flags(_command(commands, "chat", "Talk in a session, in the terminal.", _run_chat))
+
+
+async def _run_chat(args: argparse.Namespace) -> int:
+    from antiphon.chat import chat
+    from antiphon.talk import access
+
+    return await chat(access(place(args.data), args.url, args.token, args.user), args.session)
+
+
+def _send(commands: Parsers) -> None:
+    parser = _command(commands, "send", "Send one message to a session.", _run_send)
+    _access_flags(parser)
+    parser.add_argument("text", help="the message")
+    parser.add_argument("--wait", action="store_true", help="wait for the answer and print it")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+async def _run_send(args: argparse.Namespace) -> int:
+    from antiphon.talk import access, send
+
+    where = access(place(args.data), args.url, args.token, args.user)
+    return await send(where, args.session, args.text, wait=args.wait, as_json=args.json)
+
+
+def _tail(commands: Parsers) -> None:
+    parser = _command(commands, "tail", "Follow a session.", _run_tail)
+    _access_flags(parser)
+    parser.add_argument("--from-start", action="store_true", help="from the log's first entry, every token")
+    parser.add_argument("--json", action="store_true", help="print each entry as a line of JSON")
+    parser.add_argument("--until-idle", action="store_true", help="end when nothing runs and nothing waits")
+
+
+async def _run_tail(args: argparse.Namespace) -> int:
+    from antiphon.talk import access, tail
+
+    where = access(place(args.data), args.url, args.token, args.user)
+    return await tail(
+        where, args.session, from_start=args.from_start, as_json=args.json, until_idle=args.until_idle
+    )
+
+
+# --- processes of a cluster ------------------------------------------------------------------------------------------------
+
+
+def _broker_settings(args: argparse.Namespace) -> processes.BrokerSettings:
+    return processes.BrokerSettings(settings(NatsSettings, args), settings(LogSettings, args))
+
+
+def _gateway(commands: Parsers) -> None:
+    parser = _command(commands, "gateway", "Run a gateway.", _run_gateway)
+    add_settings(parser, GatewaySettings, title="gateway", without=frozenset({"jwt_secret"}))
+    add_settings(parser, NatsSettings, title="NATS")
+    add_settings(parser, LogSettings, title="log")
+
+
+async def _run_gateway(args: argparse.Namespace) -> None:
+    from antiphon.gateway_process import run_gateway
+
+    await run_gateway(_broker_settings(args), settings(GatewaySettings, args))
+
+
+def _worker(commands: Parsers) -> None:
+    parser = _command(commands, "worker", "Run a worker with an agent.", _run_worker)
+    parser.add_argument("agent", help=f"{', '.join(BUILT_IN)} or module:object")
+    add_settings(parser, WorkerSettings, title="worker")
+    add_settings(parser, NatsSettings, title="NATS")
+    add_settings(parser, LogSettings, title="log")
+
+
+async def _run_worker(args: argparse.Namespace) -> None:
+    from antiphon.worker_process import run_worker
+
+    await run_worker(_broker_settings(args), settings(WorkerSettings, args), load_agent(args.agent))
+
+
+def _topology(commands: Parsers) -> None:
+    parser = _command(commands, "topology", "Make the streams in NATS, or compare them with what they must be.", _run_topology)
+    parser.add_argument("action", choices=("apply", "check"), help="apply: make them so; check: only say what differs")
+    add_settings(parser, NatsSettings, title="NATS")
+    add_settings(parser, LogSettings, title="log")
+
+
+async def _run_topology(args: argparse.Namespace) -> int:
+    from broker.jetstream.connection import Connection
+    from broker.jetstream.topology import Topology
+
+    broker = _broker_settings(args)
+    async with Connection(broker.nats, name="antiphon-topology") as connection:
+        topology = Topology(connection, broker.log)
+        drift = await (topology.apply() if args.action == "apply" else topology.check())
+    for item in drift:
+        print(f"changed: {item}" if args.action == "apply" else str(item))
+    if args.action == "check" and drift:
+        print("antiphon: `antiphon topology apply` mends this", file=sys.stderr)
+        return 1
+    print("the topology is as it must be")
+    return 0
+
+
+def _token(commands: Parsers) -> None:
+    parser = _command(commands, "token", "Make a token.", _run_token)
+    parser.add_argument("user", help="the user's id")
+    parser.add_argument("--name", help="the name that others see")
+    parser.add_argument("--sessions", default="*", metavar="PATTERN", help="sessions it is for (default *: all)")
+    rights = ",".join(RIGHTS)
+    parser.add_argument("--rights", default="read,send,cancel", help=f"of {rights} (default read,send,cancel)")
+    parser.add_argument("--ttl", default="86400", metavar="S", help="seconds until it expires (default a day)")
+    parser.add_argument("--secret-file", metavar="FILE", help="the HS256 secret (default: that of `antiphon dev` beside)")
+    _data_flag(parser)
+
+
+async def _run_token(args: argparse.Namespace) -> None:
+    rights = [right.strip() for right in args.rights.split(",")]
+    unknown = [right for right in rights if right not in set(RIGHTS)]
+    if unknown:
+        raise ConfigError(f"--rights: there is no right {unknown[0]!r}")
+    if not args.ttl.isdigit() or not int(args.ttl):
+        raise ConfigError("--ttl must be a whole number of seconds above 0")
+    print(make_token(_secret(args), args.user, args.name, {args.sessions: rights}, int(args.ttl)))
+
+
+def _secret(args: argparse.Namespace) -> str:
+    where = place(args.data)
+    path = args.secret_file or str(where.secret_file)
+    try:
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123 (a path the user gave)
+            return file.read().strip()
+    except OSError as error:
+        raise ConfigError(f"cannot read the secret {path}: {error.strerror}; give --secret-file") from None
+
+
+def _doctor(commands: Parsers) -> None:
+    parser = _command(commands, "doctor", "Check the set-up, and say how to mend it.", _run_doctor)
+    _data_flag(parser)
+    add_settings(parser, NatsSettings, title="NATS", without=frozenset({"nats_credentials"}))
+
+
+async def _run_doctor(args: argparse.Namespace) -> int:
+    from antiphon.doctor import doctor
+
+    return await doctor(place(args.data), args)
+
+
+def _bench(commands: Parsers) -> None:
+    parser = _command(commands, "bench", "Measure.", _run_bench)
+    parser.add_argument("names", nargs="+", choices=("latency", "publish"), help="which benchmarks")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="runs of each (default 5)")
+
+
+async def _run_bench(args: argparse.Namespace) -> int:
+    from antiphon.bench import bench
+
+    return await bench(args.names, runs=args.runs, as_json=args.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+

@@ -1,0 +1,117 @@
+"""`antiphon dev`: everything on a laptop, as one process tree. nats-server and the worker are children."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from antiphon.place import Place, Running, make_token
+from antiphon.gateway_process import running_gateway
+from antiphon.processes import BrokerSettings, stop_signals
+from broker.errors import AntiphonError
+from broker.jetstream.child import ChildProcess, try_lock
+from broker.jetstream.connection import Connection
+from broker.jetstream.server import EmbeddedServer, ServerOptions
+from broker.jetstream.topology import Topology
+from gateway.config import GatewaySettings
+
+_log = structlog.get_logger("antiphon.dev")
+
+_RESTARTS_S = (0.2, 1.0, 5.0, 15.0)
+"""Waits before a worker that has ended is started again; the last one repeats."""
+_STEADY_S = 30.0
+_STOP_GRACE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class DevOptions:
+    """What `antiphon dev` was asked for."""
+
+    place: Place
+    broker: BrokerSettings
+    gateway: GatewaySettings
+    agent: str
+    users: tuple[str, ...] = ("user-1", "user-2")
+    session: str = "demo"
+
+
+async def run_dev(options: DevOptions) -> None:
+    """Runs until SIGTERM or SIGINT. Raises ConfigError, ServerError."""
+    options.place.make()
+    options.place.secret()
+    settings = replace(options.gateway, jwt_secret_file=str(options.place.secret_file))
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(EmbeddedServer(ServerOptions(data_dir=options.place.path / "nats")))
+        broker = replace(options.broker, nats=replace(options.broker.nats, nats_url=server.url))
+        async with Connection(broker.nats, name="topology") as connection:
+            await Topology(connection, broker.log).apply()
+        gateway, url = await stack.enter_async_context(running_gateway(broker, settings))
+        await stack.enter_async_context(_worker(options, server.url))
+        options.place.announce(Running(url, server.url, os.getpid()))
+        stack.callback(options.place.withdraw)
+        _say_ready(options, url)
+        with stop_signals() as stop:
+            ended = asyncio.create_task(server.watch())
+            stopping = asyncio.create_task(stop.wait())
+            done, pending = await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            for task in pending:
+                task.cancel()
+            if ended in done:
+                ended.result()
+        await gateway.drain()
+
+
+def _say_ready(options: DevOptions, url: str) -> None:
+    secret = options.place.secret()
+    print(f"ready {url}", flush=True)
+    for user in options.users:
+        token = make_token(secret, user, None, {"*": ["admin"]})
+        print(f"{user}: {url}/#session={options.session}&token={token}")
+    print(f"In another terminal: antiphon chat {options.session}   (Ctrl-C here stops everything)", flush=True)
+
+
+@asynccontextmanager
+async def _worker(options: DevOptions, nats_url: str) -> AsyncIterator[None]:
+    """A worker process, started again when it ends."""
+    lock = try_lock(options.place.path / "worker.lock")
+    if lock is None:
+        raise AntiphonError(f"a worker of an earlier run still uses {options.place.path}; stop it first")
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            keeping = tasks.create_task(_keep_worker(options, nats_url, lock))
+            try:
+                yield
+            finally:
+                keeping.cancel()
+    finally:
+        os.close(lock)
+
+
+async def _keep_worker(options: DevOptions, nats_url: str, lock: int) -> None:
+    output = options.place.path / "worker.log"
+    command = (sys.executable, "-m", "antiphon", "worker", options.agent, "--nats-url", nats_url, "--worker-drain-s", "3")
+    failures = 0
+    while True:
+        started = asyncio.get_running_loop().time()
+        child = await ChildProcess.spawn(command, lock=lock, output=output, on_exit=lambda _: None)
+        try:
+            await child.exited.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                await child.stop(_STOP_GRACE_S)
+        failures = 0 if asyncio.get_running_loop().time() - started > _STEADY_S else failures + 1
+        _log.error("the worker has ended", code=child.returncode, log=str(output), last=_last_line(output))
+        await asyncio.sleep(_RESTARTS_S[min(failures, len(_RESTARTS_S) - 1)])
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else ""

@@ -1,0 +1,137 @@
+"""A session as people read it, piece by piece as it streams: for `send`, `tail` and `chat`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from antiphon_client import Entry, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A message begins. `role` is user, assistant, reasoning, tool_call or tool."""
+
+    id: str
+    role: str
+    author: str
+    run: str | None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """More of a message's text."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A message ends; `reason` is complete, cancelled, worker_lost or error."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """Somebody's message waits for its turn."""
+
+    input_id: str
+    author: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something to say about the session, in a line."""
+
+    text: str
+
+
+Show = Begin | Piece | End | Queued | Note
+
+_STARTS = {"TEXT_MESSAGE_START": "assistant", "REASONING_MESSAGE_START": "reasoning"}
+_DELTAS = {"TEXT_MESSAGE_CONTENT": "messageId", "REASONING_MESSAGE_CONTENT": "messageId", "TOOL_CALL_ARGS": "toolCallId"}
+_ENDS = {"TEXT_MESSAGE_END": "messageId", "REASONING_MESSAGE_END": "messageId", "TOOL_CALL_END": "toolCallId"}
+
+
+class Showing:
+    """Turns entries into what to show. Text comes once, from deltas or segments, whichever brings it."""
+
+    def __init__(self) -> None:
+        self._inputs: dict[str, tuple[str, str]] = {}
+        self._shown: dict[str, int] = {}
+        self._reasons: dict[str, str] = {}
+
+    def restart(self, snapshot: Snapshot) -> None:
+        """A snapshot: what was known is forgotten, but for what waits."""
+        self._shown.clear()
+        self._inputs = {
+            str(i.get("inputId")): (_author(i.get("by")), str(i.get("content"))) for i in snapshot.state.get("inputs", [])
+        }
+
+    def entry(self, entry: Entry) -> Iterator[Show]:
+        for body in entry.events:
+            yield from self._event(entry, body)
+
+    def _event(self, entry: Entry, body: Mapping[str, Any]) -> Iterator[Show]:
+        kind = str(body.get("type"))
+        if kind in _STARTS or kind == "TOOL_CALL_START":
+            yield self._begin(entry, kind, body)
+        elif kind in _DELTAS:
+            yield from self._piece(str(body.get(_DELTAS[kind])), entry.off or 0, str(body.get("delta")))
+        elif kind == "message.segment":
+            if body.get("reason"):
+                self._reasons[str(body.get("messageId"))] = str(body["reason"])
+            yield from self._piece(str(body.get("messageId")), int(body.get("offset", 0)), str(body.get("text") or ""))
+        elif kind in _ENDS:
+            id_ = str(body.get(_ENDS[kind]))
+            self._shown.pop(id_, None)
+            yield End(id_, self._reasons.pop(id_, "complete"))
+        else:
+            yield from self._other(entry, kind, body)
+
+    def _begin(self, entry: Entry, kind: str, body: Mapping[str, Any]) -> Begin:
+        tool = kind == "TOOL_CALL_START"
+        id_ = str(body.get("toolCallId" if tool else "messageId"))
+        self._shown[id_] = 0
+        role = "tool_call" if tool else str(body.get("role") or _STARTS[kind])
+        return Begin(id_, role, _author(entry.by), entry.run, str(body.get("toolCallName") or ""))
+
+    def _piece(self, id_: str, offset: int, text: str) -> Iterator[Show]:
+        shown = self._shown.get(id_)
+        if shown is not None and offset <= shown < offset + len(text):
+            self._shown[id_] = offset + len(text)
+            yield Piece(id_, text[shown - offset :])
+
+    def _other(self, entry: Entry, kind: str, body: Mapping[str, Any]) -> Iterator[Show]:
+        match kind:
+            case "input.sent":
+                author, text = _author(entry.by), str(body.get("content"))
+                self._inputs[str(body.get("inputId"))] = author, text
+                yield Queued(str(body.get("inputId")), author, text)
+            case "input.applied":
+                author, text = self._inputs.pop(str(body.get("inputId")), ("somebody", "(sent earlier)"))
+                id_ = str(body.get("messageId"))
+                yield from (Begin(id_, "user", author, entry.run), Piece(id_, text), End(id_, "complete"))
+            case "TOOL_CALL_RESULT":
+                id_ = str(body.get("messageId"))
+                yield from (Begin(id_, "tool", "tool", entry.run), Piece(id_, str(body.get("content"))), End(id_, "complete"))
+            case "run.cancel.requested":
+                yield Note(f"{_author(entry.by)} stops the run")
+            case "run.taken_over":
+                yield Note("the worker was lost; another one goes on")
+            case "RUN_ERROR":
+                yield Note(f"the run failed: {body.get('message')} ({body.get('code')})")
+            case _:
+                return
+
+
+def _author(by: Any) -> str:
+    if not isinstance(by, Mapping):
+        return "somebody"
+    return str(by.get("name") or by.get("id") or "somebody")

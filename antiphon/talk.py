@@ -1,0 +1,178 @@
+"""`antiphon send` and `antiphon tail`: one message, or a session's entries, from a script or a terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from antiphon_client import CaughtUp, Client, Entry, Gap, Reset, Session, SessionEvent, Snapshot
+
+from antiphon.place import Place, make_token
+from antiphon.showing import Begin, End, Note, Piece, Queued, Show, Showing
+from broker.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to reach a gateway, and as whom."""
+
+    url: str
+    token: str
+
+
+def access(place: Place, url: str | None, token: str | None, user: str) -> Access:
+    """From the flags, or from the `antiphon dev` that runs beside us. Raises ConfigError."""
+    running = place.running()
+    if url is None:
+        if running is None:
+            raise ConfigError(
+                f"no `antiphon dev` runs with data directory {place.path}: start one, or give --url and --token"
+            )
+        url = running.url
+    if token is None:
+        if not place.secret_file.exists():
+            raise ConfigError("give --token, or set ANTIPHON_TOKEN (`antiphon token` makes one)")
+        token = make_token(place.secret(), user, None, {"*": ["admin"]})
+    return Access(url, token)
+
+
+@asynccontextmanager
+async def joined(where: Access, name: str, cursor: str | None = None, *, every: bool = False) -> AsyncIterator[Session]:
+    """A session on a connection of its own."""
+    async with Client(where.url, where.token) as client:
+        yield client.session(name, cursor, every=every)
+
+
+async def send(where: Access, name: str, text: str, *, wait: bool, as_json: bool) -> int:
+    """Sends a message; with `wait`, prints the answer as it comes. Returns the exit code: 0, or 1 if the run failed."""
+    async with joined(where, name) as session:
+        receipt = await session.send(text)
+        if not wait:
+            fields = {"inputId": receipt.input_id, "runId": receipt.run_id, "seq": receipt.seq}
+            print(json.dumps(fields) if as_json else f"stored as {receipt.input_id}, starts {receipt.run_id}")
+            return 0
+        answer = await _answer(session, receipt.run_id, show=not as_json)
+        outcome = await receipt.finished()
+        if as_json:
+            fields = {"runId": receipt.run_id, "outcome": outcome.kind, "code": outcome.code, "text": answer}
+            print(json.dumps(fields))
+        elif not outcome.ok:
+            print(f"antiphon: the run ended: {outcome.kind} {outcome.message or ''}".rstrip(), file=sys.stderr)
+        return 0 if outcome.ok else 1
+
+
+async def _answer(session: Session, run_id: str, *, show: bool) -> str:
+    """What our run says, printed as it comes; returns when the run has ended."""
+    showing, ours, texts = Showing(), set[str](), list[str]()
+    async for event in session.events():
+        if isinstance(event, Snapshot):
+            showing.restart(event)
+        if not isinstance(event, Entry):
+            continue
+        for item in showing.entry(event):
+            match item:
+                case Begin(id_, "assistant", _, run) if run == run_id:
+                    ours.add(id_)
+                    if texts:
+                        texts.append("\n")
+                case Piece(id_, piece) if id_ in ours:
+                    texts.append(piece)
+                    if show:
+                        print(piece, end="", flush=True)
+                case End(id_, _) if id_ in ours and show:
+                    print(flush=True)
+                case _:
+                    pass
+        if _run_over(event, run_id):
+            break
+    return "".join(texts)
+
+
+def _run_over(entry: Entry, run_id: str) -> bool:
+    ends = any(body.get("type") in ("RUN_FINISHED", "RUN_ERROR") for body in entry.events)
+    taken_back = any(
+        body.get("type") == "input.cancel.requested" and f"run_{body.get('inputId')}" == run_id for body in entry.events
+    )
+    return (ends and entry.run == run_id) or taken_back
+
+
+async def tail(where: Access, name: str, *, from_start: bool, as_json: bool, until_idle: bool) -> int:
+    """Prints a session's entries: as JSON lines, or as a transcript. `until_idle` ends it when nothing runs or waits."""
+    async with joined(where, name, every=from_start) as session:
+        printer, caught_up = TranscriptPrinter(), False
+        async for event in session.events():
+            if as_json:
+                print(json.dumps(event_json(event)), flush=True)
+            else:
+                printer.show(event)
+            caught_up = caught_up or isinstance(event, CaughtUp)
+            if until_idle and caught_up and not session.state.runs and not session.state.inputs:
+                break
+        printer.finish()
+    return 0
+
+
+class TranscriptPrinter:
+    """Prints a session as it streams, one message after another."""
+
+    def __init__(self) -> None:
+        self._showing = Showing()
+        self._open: str | None = None
+
+    def show(self, event: SessionEvent) -> None:
+        match event:
+            case Snapshot():
+                self._showing.restart(event)
+            case Entry():
+                for item in self._showing.entry(event):
+                    self._item(item)
+            case _:
+                pass
+
+    def finish(self) -> None:
+        """Ends the line that is open."""
+        if self._open is not None:
+            print(flush=True)
+            self._open = None
+
+    def _item(self, item: Show) -> None:
+        match item:
+            case Begin(id_, _, author, _, name):
+                self.finish()
+                print(f"{author}: " if not name else f"{author} calls {name}: ", end="", flush=True)
+                self._open = id_
+            case Piece(id_, text):
+                if self._open != id_:
+                    self.finish()
+                    self._open = id_
+                print(text, end="", flush=True)
+            case End(id_, reason):
+                if reason != "complete":
+                    print(f" [{reason}]", end="")
+                self.finish()
+            case Note(text):
+                self.finish()
+                print(f"({text})", flush=True)
+            case Queued():
+                pass
+
+
+def event_json(event: SessionEvent) -> dict[str, object]:
+    """An event of the client as a JSON object, in the protocol's terms."""
+    match event:
+        case Entry():
+            wire = {key: value for key, value in dataclasses.asdict(event).items() if value not in (None, "")}
+            wire.pop("epoch", None)
+            return {"op": "entry"} | wire
+        case Snapshot():
+            return {"op": "session.snapshot", "session": event.session, "asOf": event.as_of, "state": event.state}
+        case CaughtUp():
+            return {"op": "session.caught_up", "session": event.session, "seq": event.seq, "cursor": event.cursor}
+        case Gap():
+            return {"op": "session.gap", "session": event.session, "from": event.start, "to": event.end}
+        case Reset():
+            return {"op": "reset", "session": event.session, "reason": event.reason}

@@ -1,0 +1,66 @@
+"""The worker's composition root."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+
+from agent_worker.config import WorkerSettings
+from agent_worker.context import Agent
+from agent_worker.metrics import WorkerMetrics
+from agent_worker.owner import WorkerServices
+from agent_worker.runtime import Worker
+from antiphon.processes import BrokerSettings, stop_signals, wait_for_log
+from broker.events import Participant
+from broker.jetstream.connection import Connection
+from broker.jetstream.dispatch import JetStreamJobQueue, JetStreamJobSource
+from broker.jetstream.log import JetStreamLog
+
+_log = structlog.get_logger("antiphon.worker")
+
+
+@asynccontextmanager
+async def running_worker(broker: BrokerSettings, settings: WorkerSettings, agent: Agent) -> AsyncIterator[Worker]:
+    """A worker, connected and ready to `run`. Waits for NATS and its streams."""
+    me = Participant("agent", f"w-{secrets.token_hex(4)}", agent.name)
+    metrics = WorkerMetrics()
+    async with AsyncExitStack() as stack:
+        if settings.worker_port:
+            from antiphon.worker_metrics import serving_metrics
+
+            await stack.enter_async_context(serving_metrics(metrics.registry, settings.worker_port))
+        connection = await stack.enter_async_context(Connection(broker.nats, name=me.id))
+        log = await stack.enter_async_context(JetStreamLog(connection, broker.log))
+        await wait_for_log(connection, log)
+        source = await stack.enter_async_context(JetStreamJobSource(connection, settings.pool))
+        jobs = JetStreamJobQueue(connection, settings.pool)
+        services = WorkerServices(log, jobs, agent, me, broker.log.lease_s, settings, metrics)
+        yield Worker(source, services)
+
+
+async def run_worker(broker: BrokerSettings, settings: WorkerSettings, agent: Agent) -> None:
+    """Works until SIGTERM or SIGINT, then drains; a second signal leaves at once."""
+    async with running_worker(broker, settings, agent) as worker, asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(worker.run())
+        print("ready worker", flush=True)
+        with stop_signals() as stop:
+            await _first(working, stop)
+            if working.done():
+                return
+            _log.info("draining", lanes=worker.busy)
+            worker.shutdown()
+            stop.clear()
+            await _first(working, stop)
+            working.cancel()
+
+
+async def _first(working: asyncio.Task[None], stop: asyncio.Event) -> None:
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()

@@ -1,0 +1,494 @@
+"""The client's connection against a scripted gateway: coming back, close codes, tokens, heartbeats."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from antiphon_client import (
+    Client,
+    ClientClosed,
+    CommandRefused,
+    ConnectFailed,
+    ConnectionClosed,
+    Entry,
+    Settings,
+    Unauthorized,
+)
+from antiphon_client.tokens import Tokens, TokenUnavailable
+from clients.python.tests.scripted_gateway import EPOCH, Peer, ScriptedGateway, caught_up, delta, snapshot
+
+QUICK = Settings(first_connect_timeout_s=5, close_timeout_s=0.2)
+
+
+def client(*urls: str, token: str | None = "t1", **options: Any) -> Client:
+    """A client that never waits before it comes back, unless a gateway says so."""
+    return Client(list(urls), token, **{"settings": QUICK, "rand": lambda: 0.0, **options})
+
+
+async def read(session: Any, count: int) -> list[int]:
+    """The `seq`s of the next entries."""
+    found: list[int] = []
+    async for event in session.events():
+        if isinstance(event, Entry):
+            found.append(event.seq)
+        if len(found) == count:
+            break
+    return found
+
+
+async def greet(peer: Peer) -> None:
+    await peer.welcome()
+
+
+class TestOpening:
+    async def test_says_hello_and_learns_who_it_is(self) -> None:
+        async def script(peer: Peer) -> None:
+            hello = await peer.welcome()
+            assert hello["client"].startswith("antiphon-client/")
+            assert "t1" not in str(peer.request.url)
+
+        async with ScriptedGateway(script) as gateway, client(gateway.url) as opened:
+            assert opened.connected
+            assert opened.welcome is not None
+            assert (opened.welcome.user_id, opened.welcome.user_name) == ("ada", "Ada")
+            await gateway.played(1)
+
+    async def test_nobody_there(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            url = f"http://127.0.0.1:{free.getsockname()[1]}"
+            with pytest.raises(ConnectFailed, match=r"127\.0\.0\.1"):
+                async with client(url, settings=Settings(first_connect_timeout_s=0.2), rand=lambda: 0.1):
+                    pass
+
+    async def test_something_else_there(self) -> None:
+        runner = web.AppRunner(web.Application())
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        with pytest.raises(ConnectFailed, match="answered 404"):
+            async with client(f"http://127.0.0.1:{runner.addresses[0][1]}"):
+                pass
+        await runner.cleanup()
+
+    @pytest.mark.parametrize("status", [401, 403])
+    async def test_the_upgrade_is_refused(self, status: int) -> None:
+        async def refuse(_request: web.Request) -> web.Response:
+            return web.Response(status=status)
+
+        app = web.Application()
+        app.router.add_get("/v1/connect", refuse)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        with pytest.raises(Unauthorized):
+            async with client(f"http://127.0.0.1:{runner.addresses[0][1]}"):
+                pass
+        await runner.cleanup()
+
+    async def test_the_token_is_refused(self) -> None:
+        async def script(peer: Peer) -> None:
+            await peer.error(await peer.expect("hello"), "unauthorized")
+            await peer.close(4401, {"code": "unauthorized"})
+
+        async with ScriptedGateway(script) as gateway:
+            with pytest.raises(Unauthorized) as caught:
+                async with client(gateway.url):
+                    pass
+        assert (caught.value.close_code, caught.value.message) == (4401, "no: unauthorized")
+
+    async def test_no_welcome_in_time(self) -> None:
+        async def silent(peer: Peer) -> None:
+            await peer.expect("hello")
+            await peer.until_closed()
+
+        settings = Settings(connect_timeout_s=0.1, close_timeout_s=0.1, first_connect_timeout_s=5)
+        async with ScriptedGateway(silent, greet) as gateway, client(gateway.url, settings=settings):
+            await gateway.played(2)
+
+    async def test_a_dead_gateway_is_passed_over(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            dead = f"http://127.0.0.1:{free.getsockname()[1]}"
+            async with ScriptedGateway(greet) as gateway, client(dead, gateway.url) as opened:
+                assert opened.connected
+
+    @pytest.mark.parametrize("url", ["", "host:1", "ftp://host", "http://"])
+    def test_what_is_no_address(self, url: str) -> None:
+        with pytest.raises(ValueError, match="not the address"):
+            Client(url, "t")
+
+    def test_what_is_missing(self) -> None:
+        with pytest.raises(ValueError, match="at least one"):
+            Client([], "t")
+        with pytest.raises(ValueError, match="token"):
+            Client("http://host")
+
+    async def test_errors_of_the_body_come_out_as_they_are(self) -> None:
+        async with ScriptedGateway(greet) as gateway:
+            with pytest.raises(ZeroDivisionError):
+                async with client(gateway.url):
+                    raise ZeroDivisionError
+
+
+class TestComingBack:
+    @pytest.mark.parametrize("code", [None, 1006, 1011, 3999, 4100, 4101, 4102, 4200])
+    async def test_reads_on_after_the_last_entry(self, code: int | None) -> None:
+        async def first(peer: Peer) -> None:
+            await peer.opened(as_of=5)
+            await peer.send(delta(6, 5, 0, "a"), delta(8, 6, 1, "b"))
+            if code is None or code == 1006:
+                peer.abort()
+            else:
+                await peer.close(code, {"code": "some_reason", "retry_after_ms": 1})
+
+        async def second(peer: Peer) -> None:
+            await peer.welcome()
+            await peer.subscribed(after=f"{EPOCH}:8")
+            await peer.send(delta(8, 6, 1, "b"), delta(9, 8, 2, "c"), caught_up(9))
+
+        async with ScriptedGateway(first, second) as gateway, client(gateway.url) as opened:
+            assert await read(opened.session("demo"), 3) == [6, 8, 9]
+
+    @pytest.mark.parametrize(
+        ("code", "kind"),
+        [(4400, ConnectionClosed), (4406, ConnectionClosed), (4429, ConnectionClosed), (1000, ConnectionClosed)],
+    )
+    async def test_stays_away_when_told_so(self, code: int, kind: type[ConnectionClosed]) -> None:
+        async def script(peer: Peer) -> None:
+            await peer.opened()
+            await peer.send(delta(6, 0, 0, "a"))
+            await peer.expect("history")
+            await peer.close(code, {"code": "told_so"})
+
+        async with ScriptedGateway(script) as gateway, client(gateway.url) as opened:
+            session = opened.session("demo")
+            assert await read(session, 1) == [6]
+            with pytest.raises(kind) as caught:
+                await session.history()
+            assert (caught.value.code, caught.value.close_code) == ("told_so", code)
+            with pytest.raises(kind):
+                await session.send("x")
+            with pytest.raises(kind):
+                await read(session, 1)
+            with pytest.raises(kind):
+                await read(opened.session("other"), 1)
+
+    async def test_goes_elsewhere_after_the_time_given(self) -> None:
+        left = 0.0
+
+        async def draining(peer: Peer) -> None:
+            nonlocal left
+            await peer.welcome()
+            left = time.monotonic()
+            await peer.close(4200, {"code": "draining", "retry_after_ms": 150})
+
+        async def other(peer: Peer) -> None:
+            await peer.welcome()
+            assert time.monotonic() - left >= 0.15
+
+        async with ScriptedGateway(draining) as gateway, ScriptedGateway(other) as elsewhere:
+            async with client(gateway.url, elsewhere.url):
+                await elsewhere.played(1)
+
+    async def test_a_gateway_that_is_down_for_a_while(self) -> None:
+        tries = 0
+
+        def rand() -> float:
+            nonlocal tries
+            tries += 1
+            return 0.01
+
+        killed = ScriptedGateway(greet)
+        async with killed:
+            opened = client(killed.url, rand=rand)
+            await opened.__aenter__()
+        while tries < 3:
+            await asyncio.sleep(0)
+        async with ScriptedGateway(greet, port=killed.port) as gateway:
+            await gateway.played(1)
+            await opened.__aexit__(None, None, None)
+
+    async def test_gives_up_after_the_attempts_allowed(self) -> None:
+        async def script(peer: Peer) -> None:
+            await peer.welcome()
+            await peer.expect("history")
+            peer.abort()
+
+        settings = Settings(reconnect_attempts=1, close_timeout_s=0.1)
+        async with ScriptedGateway(script, script) as gateway, client(gateway.url, settings=settings) as opened:
+            with pytest.raises(ConnectFailed, match="1 attempts"):
+                await opened.session("demo").history()
+
+    @pytest.mark.parametrize("garbage", ["{", "[]", "1", ""])
+    async def test_a_gateway_that_talks_nonsense_is_left(self, garbage: str) -> None:
+        async def nonsense(peer: Peer) -> None:
+            await peer.welcome()
+            await peer.socket.send_str(garbage)
+            await peer.until_closed()
+
+        async with ScriptedGateway(nonsense, greet) as gateway, client(gateway.url):
+            await gateway.played(2)
+
+    async def test_what_it_does_not_know_is_ignored(self) -> None:
+        async def script(peer: Peer) -> None:
+            await peer.welcome()
+            await peer.send({"op": "news"}, {"no": "op"}, {"op": "entry", "session": "nobody's"}, {"op": "pong", "id": 1})
+            await peer.send({"op": "error", "code": "bad_json"}, {"op": "ok", "id": 99_999}, {"op": "ok", "id": "x"})
+            await peer.socket.send_bytes(b"\0\1")
+            await peer.ok(await peer.expect("history"), messages=[], before=None)
+
+        async with ScriptedGateway(script) as gateway, client(gateway.url) as opened:
+            assert (await opened.session("demo").history()).messages == ()
+            assert gateway.connections == 1
+
+
+class TestHeartbeat:
+    async def test_a_silent_connection_is_left(self) -> None:
+        async def silent(peer: Peer) -> None:
+            await peer.welcome(heartbeat_ms=50)
+            await peer.until_closed()
+
+        async with ScriptedGateway(silent, greet) as gateway, client(gateway.url):
+            await gateway.played(2)
+
+    async def test_pings_keep_it_and_are_answered(self) -> None:
+        async def pinging(peer: Peer) -> None:
+            await peer.welcome(heartbeat_ms=100)
+            for number in range(8):  # four times as long as silence would be suffered
+                await asyncio.sleep(0.1)
+                await peer.socket.ping(bytes([number]))
+                message = await peer.socket.receive()
+                assert message.data == bytes([number])
+
+        async with ScriptedGateway(pinging, autoping=False) as gateway, client(gateway.url):
+            await gateway.played(1)
+            assert gateway.connections == 1
+
+
+class TestTokens:
+    async def test_a_provider_gives_a_new_one_when_the_old_one_expires(self) -> None:
+        async def first(peer: Peer) -> None:
+            await peer.opened(as_of=5)
+            await peer.send(delta(6, 5, 0, "a"))
+            await peer.close(4300, {"code": "token_expired"})
+
+        async def second(peer: Peer) -> None:
+            await peer.welcome(token="t2")
+            await peer.subscribed(after=f"{EPOCH}:6")
+            await peer.send(delta(7, 6, 1, "b"))
+
+        tokens = iter(["t1", "t2"])
+
+        async def provider() -> str:
+            return next(tokens)
+
+        async with ScriptedGateway(first, second) as gateway:
+            async with client(gateway.url, token=None, token_provider=provider) as opened:
+                assert await read(opened.session("demo"), 2) == [6, 7]
+        assert list(tokens) == []
+
+    async def test_a_fixed_token_expires_for_good(self) -> None:
+        async def script(peer: Peer) -> None:
+            await peer.opened()
+            await peer.close(4300, {"code": "token_expired"})
+
+        async with ScriptedGateway(script) as gateway, client(gateway.url) as opened:
+            with pytest.raises(Unauthorized) as caught:
+                await read(opened.session("demo"), 1)
+            assert (caught.value.code, caught.value.close_code) == ("token_expired", 4300)
+
+    async def test_a_refused_token_is_replaced_once(self) -> None:
+        async def refuse(peer: Peer) -> None:
+            await peer.error(await peer.expect("hello"), "unauthorized")
+            await peer.close(4401, {"code": "unauthorized"})
+
+        asked = 0
+
+        async def provider() -> str:
+            nonlocal asked
+            asked += 1
+            return "t2"
+
+        async with ScriptedGateway(refuse, refuse) as gateway:
+            with pytest.raises(Unauthorized):
+                async with client(gateway.url, token="t1", token_provider=provider):
+                    pass
+        assert asked == 1
+
+    async def test_is_renewed_before_it_expires(self) -> None:
+        async def script(peer: Peer) -> None:
+            await peer.welcome(token_expires_at=time.time() + 0.2)
+            first = await peer.expect("auth.refresh", token="t2")
+            await peer.ok(first, token_expires_at=time.time() + 0.2)
+            await peer.error(await peer.expect("auth.refresh", token="t3"), "unauthorized")
+
+        tokens = iter(["t2", "t3"])
+
+        async def provider() -> str:
+            return next(tokens)
+
+        async with ScriptedGateway(script) as gateway, client(gateway.url, token_provider=provider):
+            await gateway.played(1)
+            assert gateway.connections == 1
+
+    async def test_a_provider_that_fails_at_the_start_is_heard(self) -> None:
+        async def provider() -> str:
+            raise KeyError("no session")
+
+        with pytest.raises(Unauthorized, match="no session"):
+            async with client("http://127.0.0.1:1", token=None, token_provider=provider):
+                pass
+
+    async def test_a_provider_that_fails_later_is_asked_again(self) -> None:
+        async def expiring(peer: Peer) -> None:
+            await peer.welcome()
+            await peer.close(4300)
+
+        async def second(peer: Peer) -> None:
+            await peer.welcome(token="t2")
+
+        answers = iter(["t1", OSError("away"), OSError("away"), "t2"])
+
+        async def provider() -> str:
+            answer = next(answers)
+            if isinstance(answer, OSError):
+                raise answer
+            return answer
+
+        async with ScriptedGateway(expiring, second) as gateway:
+            async with client(gateway.url, token=None, token_provider=provider):
+                await gateway.played(2)
+
+    async def test_a_provider_may_say_that_it_is_over(self) -> None:
+        async def expiring(peer: Peer) -> None:
+            await peer.opened()
+            await peer.close(4300)
+
+        answers = iter(["t1", CommandRefused("signed_out")])
+
+        async def provider() -> str:
+            answer = next(answers)
+            if isinstance(answer, CommandRefused):
+                raise answer
+            return answer
+
+        async with ScriptedGateway(expiring) as gateway:
+            async with client(gateway.url, token=None, token_provider=provider) as opened:
+                with pytest.raises(CommandRefused, match="signed_out"):
+                    await read(opened.session("demo"), 1)
+
+    async def test_when_it_is_renewed(self) -> None:
+        async def provider() -> str:
+            return "t"
+
+        tokens = Tokens(None, provider)
+        assert await tokens.get(0) == "t"
+        assert tokens.renew_after_s(0, 30) is None
+        tokens.accepted(100.0)
+        assert tokens.renew_after_s(0, 30) == 70
+        assert tokens.renew_after_s(60, 30) == 20  # half of what is left, for tokens that live shortly
+        assert tokens.renew_after_s(100, 30) is None
+        fixed = Tokens("t", None)
+        fixed.accepted(100.0)
+        assert fixed.renew_after_s(0, 30) is None
+        assert await fixed.get(101) == "t"  # only a gateway knows for sure that it is over
+
+    async def test_an_expired_token_is_not_tried(self) -> None:
+        answers = iter(["t1", "t2"])
+
+        async def provider() -> str:
+            return next(answers)
+
+        tokens = Tokens(None, provider)
+        assert await tokens.get(0) == "t1"
+        tokens.accepted(100.0)
+        assert await tokens.get(99) == "t1"
+        assert await tokens.get(100) == "t2"
+        tokens.accepted(200.0)
+        with pytest.raises(TokenUnavailable):
+            await tokens.get(200)
+
+
+class TestClosing:
+    async def test_everything_that_waits_learns_of_it(self) -> None:
+        async def script(peer: Peer) -> None:
+            await peer.opened()
+            await peer.expect("history")
+            assert await peer.until_closed() is not None
+
+        async with ScriptedGateway(script) as gateway, asyncio.TaskGroup() as group:
+            opened = client(gateway.url)
+            await opened.__aenter__()
+            session = opened.session("demo")
+
+            async def closed(work: Any) -> None:
+                with pytest.raises(ClientClosed):
+                    await work
+
+            group.create_task(closed(read(session, 1)))
+            group.create_task(closed(session.history()))
+            while session.cursor is None:
+                await asyncio.sleep(0)
+            await opened.__aexit__(None, None, None)
+            with pytest.raises(ClientClosed):
+                await session.send("x")
+
+    async def test_a_client_is_entered_once(self) -> None:
+        async with ScriptedGateway(greet) as gateway:
+            opened = client(gateway.url)
+            async with opened:
+                pass
+            with pytest.raises(RuntimeError, match="once"):
+                async with opened:
+                    pass
+
+    async def test_leaving_while_it_tries_to_come_back(self) -> None:
+        async def script(peer: Peer) -> None:
+            await peer.welcome()
+            await peer.close(4201, {"retry_after_ms": 60_000})
+
+        async with ScriptedGateway(script) as gateway:
+            async with client(gateway.url) as opened:
+                while opened.connected:
+                    await asyncio.sleep(0)
+
+
+class TestManySessions:
+    async def test_share_one_connection(self) -> None:
+        async def first(peer: Peer) -> None:
+            await peer.welcome()
+            for name in ("a", "b"):
+                await peer.subscribed(session=name)
+                await peer.send(snapshot(0, name))
+            await peer.send(delta(1, 0, 0, "x", session="a"), delta(2, 0, 0, "y", session="b"))
+            await peer.expect("history")
+            peer.abort()
+
+        async def second(peer: Peer) -> None:
+            await peer.welcome()
+            await peer.subscribed(session="a", after=f"{EPOCH}:1")
+            await peer.subscribed(session="b", after=f"{EPOCH}:2")
+            await peer.send(delta(3, 2, 1, "y", session="b"), delta(4, 1, 1, "x", session="a"))
+            await peer.ok(await peer.expect("history"), messages=[], before=None)
+
+        async with ScriptedGateway(first, second) as gateway, client(gateway.url) as opened:
+            a, b = opened.session("a"), opened.session("b")
+            async with asyncio.TaskGroup() as group:
+                read_a, read_b = group.create_task(read(a, 1)), group.create_task(read(b, 1))
+            assert (read_a.result(), read_b.result()) == ([1], [2])
+            await a.history()
+            assert (await read(a, 1), await read(b, 1)) == ([4], [3])
+
+    async def test_a_session_is_one_object(self) -> None:
+        async with ScriptedGateway(greet) as gateway, client(gateway.url) as opened:
+            session = opened.session("demo")
+            assert opened.session("demo") is session
+            with pytest.raises(ValueError, match="is open"):
+                opened.session("demo", cursor="e:1")
+            await gateway.played(1)

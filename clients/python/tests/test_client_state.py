@@ -1,0 +1,305 @@
+"""The fold of the state, rule by rule (PROTOCOL, section 6)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon_client import Entry, Fold, Input, InputApplied, Lane, Outcome, Run, State
+from antiphon_client.state import MAX_QUEUED, WITHDRAWN_KEPT, Change, InputDropped, RunEnded
+
+Event = dict[str, Any]
+ADA = {"kind": "user", "id": "ada"}
+
+
+class Log:
+    """Builds entries and folds them into a state."""
+
+    def __init__(self, state: State | None = None) -> None:
+        self.state = State() if state is None else state
+        self.seq = 0
+        self.fence = 0
+
+    def lane(self, *events: Event, fence: int | None = None, lane: str = "main", **fields: Any) -> list[Change]:
+        self.seq += 1
+        name = f"{self.fence if fence is None else fence}-{self.seq}"
+        return self.state.apply(Entry("demo", self.seq, self.seq - 1, id=name, lane=lane, events=events, **fields))
+
+    def owner(self, kind: str = "agent", lane: str = "main") -> None:
+        self.lane({"type": "session.owner", "lane": lane, "kind": kind, "id": "w-1"}, fence=0, lane=lane)
+        self.fence = self.seq
+
+    def person(self, kind: str, **fields: Any) -> list[Change]:
+        self.seq += 1
+        event = {"type": kind, **fields}
+        return self.state.apply(Entry("demo", self.seq, self.seq - 1, id="x", ts=self.seq * 10, by=ADA, events=(event,)))
+
+    def send(self, input_id: str, content: str = "hi", **fields: Any) -> list[Change]:
+        return self.person("input.sent", inputId=input_id, content=content, **fields)
+
+    def start(self, input_id: str, **fields: Any) -> list[Change]:
+        return self.lane({"type": "RUN_STARTED", "threadId": "demo", "runId": "run_" + input_id}, **fields)
+
+    def queued(self) -> list[str]:
+        return [waiting.input_id for waiting in self.state.inputs]
+
+
+@pytest.fixture
+def log() -> Log:
+    log = Log()
+    log.owner()
+    return log
+
+
+def test_a_run_from_end_to_end(log: Log) -> None:
+    assert log.send("i", "Hello", mode="m") == []
+    assert log.state.inputs == (Input("i", 2, 20, ADA, "Hello", "m"),)
+    log.start("i")
+    assert log.state.runs == (Run("run_i", "main", "i", 1, None),)
+    applied = {"type": "input.applied", "inputId": "i", "runId": "run_i", "messageId": "msg"}
+    assert log.lane(applied) == [InputApplied("i", "run_i", "msg")]
+    assert log.state.inputs == ()
+    assert log.state.lanes["main"] == Lane({"kind": "agent", "id": "w-1"}, 1, "run_i")
+    ended = log.lane({"type": "RUN_FINISHED", "runId": "run_i", "outcome": {"type": "success"}})
+    assert ended == [RunEnded("run_i", Outcome("success"))]
+    assert log.state.runs == ()
+    assert log.state.lanes["main"].run is None
+
+
+class TestLanes:
+    def test_the_owner_sets_the_fence(self, log: Log) -> None:
+        assert log.state.lanes == {"main": Lane({"kind": "agent", "id": "w-1"}, 1, None)}
+        log.owner("none")
+        assert log.state.lanes == {"main": Lane(None, 2, None)}
+
+    def test_lanes_are_apart(self, log: Log) -> None:
+        log.owner(lane="side")
+        log.start("a", lane="side")
+        log.start("b", fence=1)
+        assert {name: lane.run for name, lane in log.state.lanes.items()} == {"side": "run_a", "main": "run_b"}
+
+    def test_an_owner_without_a_lane_owns_that_of_its_entry(self, log: Log) -> None:
+        log.lane({"type": "session.owner", "kind": "user", "id": "ada"})
+        assert log.state.lanes["main"].owner == {"kind": "user", "id": "ada"}
+
+    @pytest.mark.parametrize("fence", [0, 2, 99])
+    def test_only_the_current_fence_counts(self, log: Log, fence: int) -> None:
+        log.start("i", fence=fence)
+        assert log.state.runs == ()
+
+    def test_a_lane_that_nobody_ever_owned_does_not_count(self) -> None:
+        log = Log()
+        log.start("i")
+        assert log.state.as_dict() == State().as_dict()
+
+    def test_an_entry_without_a_fence_does_not_count(self, log: Log) -> None:
+        started = {"type": "RUN_STARTED", "runId": "run_i"}
+        log.state.apply(Entry("demo", 2, 1, id="i", lane="main", events=(started,)))
+        assert log.state.runs == ()
+
+    def test_a_run_outlives_its_owner(self, log: Log) -> None:
+        log.start("i")
+        log.owner()
+        assert log.state.lanes["main"].run == "run_i"
+        log.lane({"type": "run.taken_over", "runId": "run_i", "attempt": 2, "policy": "continue"})
+        assert log.state.runs == (Run("run_i", "main", "i", 2, None),)
+
+    def test_the_owner_and_what_it_writes_may_share_an_entry(self, log: Log) -> None:
+        owner = {"type": "session.owner", "lane": "main", "kind": "agent", "id": "w-2"}
+        log.lane(owner, {"type": "RUN_STARTED", "runId": "run_i"}, fence=2)
+        assert log.state.runs == (Run("run_i", "main", "i", 1, None),)
+
+
+class TestQueue:
+    def test_an_id_counts_once(self, log: Log) -> None:
+        log.send("i", "one")
+        log.send("i", "two")
+        assert [waiting.content for waiting in log.state.inputs] == ["one"]
+        log.lane({"type": "input.applied", "inputId": "i", "runId": "run_i", "messageId": "m"})
+        log.send("i", "three")
+        assert log.queued() == []
+
+    def test_sixteen_wait_and_the_next_is_spent(self, log: Log) -> None:
+        for number in range(MAX_QUEUED):
+            assert log.send(f"i{number}") == []
+        assert log.send("late") == [InputDropped("late", "queue_full")]
+        assert len(log.state.inputs) == 16
+        log.person("input.cancel.requested", inputId="i0")
+        log.send("late")
+        assert "late" not in log.queued()
+        log.send("later")
+        assert log.queued()[-1] == "later"
+
+    def test_taking_back(self, log: Log) -> None:
+        log.send("i")
+        assert log.person("input.cancel.requested", inputId="i") == [InputDropped("i", "cancelled")]
+        assert log.person("input.cancel.requested", inputId="i") == []
+        assert log.queued() == []
+        log.send("i")
+        assert log.queued() == []
+
+    def test_taking_back_comes_too_late(self, log: Log) -> None:
+        log.send("i")
+        log.start("i")
+        log.lane({"type": "input.applied", "inputId": "i", "runId": "run_i", "messageId": "m"})
+        assert log.person("input.cancel.requested", inputId="i") == []
+        assert log.state.runs[0].cancel is None
+
+    def test_a_failed_input_leaves_the_queue(self, log: Log) -> None:
+        log.send("i")
+        failed = {"type": "input.failed", "inputId": "i", "code": "content_too_large"}
+        assert log.lane(failed) == [InputDropped("i", "content_too_large")]
+        assert log.queued() == []
+
+
+class TestCancelling:
+    def test_a_running_run_once(self, log: Log) -> None:
+        log.start("i")
+        log.person("run.cancel.requested", runId="run_i", mode="immediate")
+        log.person("run.cancel.requested", runId="run_i", mode="later")
+        assert log.state.runs[0].cancel == "immediate"
+        assert log.lane({"type": "RUN_FINISHED", "runId": "run_i", "outcome": {"type": "cancelled"}}) == [
+            RunEnded("run_i", Outcome("cancelled"))
+        ]
+
+    def test_before_the_run_starts(self, log: Log) -> None:
+        log.send("i")
+        changes = log.person("run.cancel.requested", runId="run_i", mode="immediate")
+        assert changes == [InputDropped("i", "cancelled")]
+        assert log.queued() == []
+
+    @pytest.mark.parametrize("run_id", ["run_other", "other", "run_", 7, None])
+    def test_another_run_is_not_touched(self, log: Log, run_id: Any) -> None:
+        log.send("i")
+        log.start("i")
+        before = log.state.as_dict()
+        log.person("run.cancel.requested", runId=run_id, mode="immediate")
+        assert log.state.as_dict() == before
+
+    def test_a_run_that_starts_after_its_input_was_taken_back_is_to_stop(self, log: Log) -> None:
+        log.send("i")
+        log.person("input.cancel.requested", inputId="i")
+        log.start("i")
+        assert log.state.runs == (Run("run_i", "main", "i", 1, "immediate"),)
+
+    def test_withdrawn_contents_are_kept_for_a_while_only(self, log: Log) -> None:
+        for number in range(WITHDRAWN_KEPT + 1):
+            log.send(f"i{number}")
+            log.person("input.cancel.requested", inputId=f"i{number}")
+        assert log.state.find_input("i0") is None
+        assert log.state.find_input("i1") is not None
+        log.start("i0")
+        assert log.state.runs[0].cancel == "immediate"
+
+
+class TestEnding:
+    def test_an_error(self, log: Log) -> None:
+        log.start("i")
+        ended = log.lane({"type": "RUN_ERROR", "message": "boom", "code": "agent_error"})
+        assert ended == [RunEnded("run_i", Outcome("error", "agent_error", "boom"))]
+        assert log.state.runs == ()
+
+    def test_a_lane_has_one_run(self, log: Log) -> None:
+        log.start("a")
+        log.start("b")
+        assert [run.run_id for run in log.state.runs] == ["run_b"]
+
+    def test_only_success_is_ok(self) -> None:
+        assert [Outcome(kind).ok for kind in ("success", "cancelled", "error", "unknown")] == [True] + [False] * 3
+
+
+class TestSnapshot:
+    def test_goes_on_where_it_stands(self, log: Log) -> None:
+        log.send("a")
+        log.start("a")
+        log.person("run.cancel.requested", runId="run_a", mode="immediate")
+        log.send("b")
+        copy = Log(State.from_dict(json.loads(json.dumps(log.state.as_dict()))))
+        assert copy.state.as_dict() == log.state.as_dict()
+        copy.seq, copy.fence = log.seq, log.fence
+        for each in (log, copy):
+            each.send("b", "again")
+            each.lane({"type": "input.applied", "inputId": "b", "runId": "run_b", "messageId": "m"})
+            each.lane({"type": "RUN_FINISHED", "runId": "run_a", "outcome": {"type": "success"}})
+        assert copy.state.as_dict() == log.state.as_dict()
+
+    def test_is_that_of_the_protocol(self) -> None:
+        raw = {
+            "lanes": {"main": {"owner": {"kind": "agent", "id": "w-71"}, "fence": 1180, "run": "run_a"}},
+            "runs": [{"runId": "run_a", "lane": "main", "inputId": "a", "attempt": 1, "cancel": None}],
+            "inputs": [{"inputId": "b", "seq": 1201, "ts": 17, "by": ADA, "content": "And then?", "mode": None}],
+        }
+        assert State.from_dict(raw).as_dict() == raw
+
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            {},
+            {"lanes": [], "runs": {}, "inputs": 3},
+            {"lanes": {"main": None, "side": {"fence": "x"}}, "runs": [{}, 1], "inputs": [{}, None, {"inputId": 1}]},
+        ],
+    )
+    def test_leaves_out_what_is_malformed(self, raw: Event) -> None:
+        assert State.from_dict(raw).as_dict() == State().as_dict()
+
+
+class TestPartial:
+    def test_takes_the_first_fence_it_meets(self) -> None:
+        log = Log(State(partial=True))
+        log.start("i", fence=7)
+        assert log.state.lanes == {"main": Lane(None, 7, "run_i")}
+        log.start("j", fence=6)
+        assert [run.run_id for run in log.state.runs] == ["run_i"]
+
+    def test_tells_of_runs_whose_start_it_missed(self) -> None:
+        log = Log(State(partial=True))
+        finished = {"type": "RUN_FINISHED", "runId": "run_i", "outcome": {"type": "success"}}
+        assert log.lane(finished, fence=7) == [RunEnded("run_i", Outcome("success"))]
+        assert log.lane({"type": "RUN_ERROR"}, fence=7, run="run_j") == [
+            RunEnded("run_j", Outcome("error", "agent_error"))
+        ]
+
+
+KINDS = (
+    "session.owner", "input.sent", "input.cancel.requested", "input.applied", "input.failed", "run.cancel.requested",
+    "run.taken_over", "RUN_STARTED", "RUN_FINISHED", "RUN_ERROR", "TEXT_MESSAGE_START", "TEXT_MESSAGE_CONTENT",
+    "TEXT_MESSAGE_END", "TOOL_CALL_START", "TOOL_CALL_ARGS", "TOOL_CALL_RESULT", "message.segment", "CUSTOM",
+)  # fmt: skip
+NAMES = (
+    "inputId", "runId", "lane", "kind", "id", "mode", "attempt", "messageId", "toolCallId", "content", "outcome",
+    "delta", "offset", "text", "final", "reason", "code",
+)  # fmt: skip
+odd = st.one_of(
+    st.sampled_from(["a", "b", "run_a", "run_b", "main", "none", "agent", ""]),
+    st.none(), st.booleans(), st.integers(-2, 5), st.lists(st.integers(), max_size=1),
+    st.fixed_dictionaries({"type": st.sampled_from(["success", "cancelled", 3])}),
+)  # fmt: skip
+events = st.builds(
+    lambda kind, fields: {"type": kind, **fields},
+    st.sampled_from(KINDS) | odd,
+    st.dictionaries(st.sampled_from(NAMES), odd, max_size=8),
+)
+raw_entries = st.fixed_dictionaries(
+    {"events": st.lists(events | odd, max_size=3)},
+    optional={"id": st.sampled_from(["1-1", "2-2", "x", 3]), "lane": st.sampled_from(["main", 4]), "off": odd, "by": odd},
+)
+
+
+@given(st.lists(raw_entries, max_size=25))
+def test_any_log_folds_without_an_error_and_always_alike(raw: list[Event]) -> None:
+    folds = Fold(), Fold()
+    for folded in folds:
+        for index, fields in enumerate(raw):
+            entry = Entry.parse({"session": "demo", "seq": index + 1, "prev": index, **fields})
+            assert entry is not None
+            folded.apply(entry)
+    first, second = (json.dumps(folded.as_dict()) for folded in folds)
+    assert first == second
+    state = folds[0].state
+    assert len(state.inputs) <= MAX_QUEUED
+    assert {run.run_id for run in state.runs} == {lane.run for lane in state.lanes.values() if lane.run is not None}
+    assert State.from_dict(json.loads(first)["state"]).as_dict() == state.as_dict()

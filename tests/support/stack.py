@@ -1,0 +1,179 @@
+"""Real gateways and workers as child processes, beside a nats-server of `tests.support.nats`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import jwt
+
+READY_WAIT_S = 20.0
+STOP_WAIT_S = 20.0
+
+
+@dataclass(slots=True)
+class Process:
+    """A child that has said it is ready. Its output is in `log`."""
+
+    name: str
+    url: str
+    log: Path
+    process: asyncio.subprocess.Process
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def running(self) -> bool:
+        return self.process.returncode is None
+
+    async def kill(self) -> None:
+        """kill -9; returns when it is gone."""
+        self._signal(signal.SIGKILL)
+        await self.process.wait()
+
+    async def terminate(self) -> int:
+        """SIGTERM; returns its exit code when it is gone."""
+        self._signal(signal.SIGTERM)
+        async with asyncio.timeout(STOP_WAIT_S):
+            return await self.process.wait()
+
+    def terminate_soon(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.running:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(number)
+
+
+@dataclass(slots=True)
+class Stack:
+    """Gateways and workers on one log: `async with Stack(dir, nats_url) as stack`. All of it is gone at the end.
+
+    `env` is given to every process (`ANTIPHON_…`); short leases and few partitions by default.
+    """
+
+    directory: Path
+    nats_url: str
+    replicas: int = 1
+    partitions: int = 4
+    lease_s: float = 3.0
+    delta_ttl_s: float = 3600.0
+    env: Mapping[str, str] = field(default_factory=dict)
+    processes: list[Process] = field(default_factory=list)
+    _secret: str = field(default_factory=lambda: secrets.token_urlsafe(48))
+
+    async def __aenter__(self) -> Self:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        (self.directory / "secret").write_text(self._secret)
+        await self.apply_topology()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        for process in self.processes:
+            process.resume()
+            await process.kill()
+
+    async def apply_topology(self, **env: str) -> None:
+        """`antiphon topology apply`."""
+        code, output = await self.run("topology", "apply", **env)
+        assert code == 0, output
+
+    async def gateway(self, **env: str) -> Process:
+        """A new gateway on a free port. `env` without its prefix: `ring_entries="8"`."""
+        return await self._start("gateway", "gateway", "--port", "0", **env)
+
+    async def worker(self, agent: str = "echo", **env: str) -> Process:
+        """A new worker."""
+        return await self._start(f"worker-{agent.replace(':', '-')}", "worker", agent, **env)
+
+    async def run(self, *args: str, **env: str) -> tuple[int, str]:
+        """Runs an `antiphon` command to its end; its exit code and all it printed."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "antiphon",
+            *args,
+            env=self._environment(env),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        async with asyncio.timeout(60):
+            output, _ = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, output.decode()
+
+    def token(
+        self, user: str = "user-1", sessions: Mapping[str, list[str]] | None = None, ttl_s: float = 3600.0
+    ) -> str:
+        """A token for all sessions with all rights, unless `sessions` says otherwise."""
+        claims = {"sub": user, "exp": time.time() + ttl_s, "sessions": dict(sessions or {"*": ["admin"]})}
+        return jwt.encode(claims, self._secret, "HS256")
+
+    async def _start(self, name: str, *args: str, **env: str) -> Process:
+        log = self.directory / f"{name}-{len(self.processes)}.log"
+        with log.open("wb") as file:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "antiphon",
+                *args,
+                env=self._environment(env),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=file,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+        started = Process(name, "", log, process)
+        self.processes.append(started)
+        started.url = await _ready(started)
+        return started
+
+    def _environment(self, extra: Mapping[str, str]) -> dict[str, str]:
+        own = {
+            "NATS_URL": self.nats_url,
+            "REPLICAS": str(self.replicas),
+            "PARTITIONS": str(self.partitions),
+            "LEASE_S": str(self.lease_s),
+            "DELTA_TTL_S": str(self.delta_ttl_s),
+            "JWT_SECRET_FILE": str(self.directory / "secret"),
+            "DRAIN_S": "1",
+            "WORKER_DRAIN_S": "10",
+            **self.env,
+            **{name.upper(): value for name, value in extra.items()},
+        }
+        return dict(os.environ) | {f"ANTIPHON_{name}": value for name, value in own.items()}
+
+
+async def _ready(process: Process) -> str:
+    """Waits for the line `ready …`; returns what follows it."""
+    async with asyncio.timeout(READY_WAIT_S):
+        while process.running:
+            for line in process.output().splitlines():
+                if line.startswith("ready "):
+                    return line.removeprefix("ready ").strip()
+            await asyncio.sleep(0.02)
+    raise AssertionError(f"{process.name} ended: {process.output()}")
