@@ -49,6 +49,13 @@ types: .venv/.synced ## mypy, strict
 behaviours: .venv/.synced ## What Antiphon must be seen to do, on real processes; B="B01 B19" chooses
 	.venv/bin/python -m tests.behaviours $(B)
 
+.PHONY: browser
+browser: .venv/.synced-browser ## The page in real Chromium, its fold in Node; needs both
+	@command -v node >/dev/null || { echo "node is missing: apt-get install nodejs" >&2; exit 1; }
+	@command -v chromium >/dev/null || { echo "chromium is missing: apt-get install chromium" >&2; exit 1; }
+	node --test tests/browser/
+	.venv/bin/pytest tests/browser $(T)
+
 .PHONY: bench
 bench: .venv/.synced ## Benchmarks; not a test, nothing fails for being slow
 	.venv/bin/antiphon bench latency publish
@@ -72,6 +79,10 @@ clean: ## Remove .venv and all caches
 .venv/.synced: $(LOCKED) .uv/.ready-$(UV_VERSION)
 	tools/venv "$(PYTHON)"
 	$(SYNC) --extra embedded --group dev
+	@touch $@
+
+.venv/.synced-browser: .venv/.synced
+	$(SYNC) --extra embedded --group dev --group browser
 	@touch $@
 
 .venv/.synced-demo: .venv/.synced

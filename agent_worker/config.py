@@ -16,7 +16,9 @@ class WorkerSettings:
     run_timeout_s: float = setting(900.0, "seconds that a run may take before it ends with `run_timeout`", minimum=0.1)
     cancel_grace_s: float = setting(5.0, "seconds that an agent has to return once it is cancelled", minimum=0)
     max_attempts: int = setting(3, "workers that a run may have before it ends with `worker_lost`", minimum=1)
-    worker_drain_s: float = setting(30.0, "seconds on SIGTERM in which runs may finish, then they are handed over", minimum=0)
+    worker_drain_s: float = setting(
+        30.0, "seconds on SIGTERM in which runs may finish, then they are handed over", minimum=0
+    )
     pull_wait_s: float = setting(2.0, "seconds that a request for a job is kept open", minimum=0.1)
     pending_chars: int = setting(262_144, "characters of text that wait to be stored before `text()` waits", minimum=1)
     delta_chars: int = setting(16_384, "characters that one delta may hold", minimum=1)

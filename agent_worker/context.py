@@ -47,7 +47,7 @@ class SessionContext:
         lane: str,
         run_id: str,
         attempt: int,
-        input: QueuedInput | None,
+        started_by: QueuedInput | None,
         said: str,
         history: Callable[[int], Awaitable[list[Message]]],
     ) -> None:
@@ -62,7 +62,7 @@ class SessionContext:
         self.run_id = run_id
         self.attempt = attempt
         """1 for the first worker of the run, more after a takeover."""
-        self.input = input
+        self.input = started_by
         """What started the run."""
         self.said = said
         """What earlier attempts of this run have said to the people, as it stands in the transcript; "" on the first

@@ -11,7 +11,9 @@ class WorkerMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.sessions = Gauge("antiphon_worker_sessions", "Sessions being worked on", registry=self.registry)
-        self.capacity = Gauge("antiphon_worker_capacity", "Sessions that may be worked on at once", registry=self.registry)
+        self.capacity = Gauge(
+            "antiphon_worker_capacity", "Sessions that may be worked on at once", registry=self.registry
+        )
         self.jobs = self._counter("jobs", "Jobs taken, by what came of them", "end")
         self.runs = self._counter("runs", "Runs ended here, by how", "end")
         self.takeovers = self._counter("takeovers", "Runs taken over from another worker")

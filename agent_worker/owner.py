@@ -12,7 +12,7 @@ from agent_worker.assignment import EndCancelled, GiveUp, Release, Start, TakeOv
 from agent_worker.config import WorkerSettings
 from agent_worker.context import Agent
 from agent_worker.metrics import WorkerMetrics
-from agent_worker.run import HandOver, RunExecution, finish_cancelled, finish_lost, take_over
+from agent_worker.run import HandOver, RunExecution, StopReason, finish_cancelled, finish_lost, take_over
 from agent_worker.writer import LaneWriter
 from broker.checkpoint import MAX_BYTES, advance, encode_checkpoint
 from broker.errors import LogError, Unavailable, WrongSequence
@@ -52,7 +52,7 @@ class LaneOwner:
         self._loaded: Loaded | None = None
         self._changed = asyncio.Event()
         self._taking_runs = True
-        self._handing_over = asyncio.Event()
+        self._handing_over = False
 
     @property
     def lane(self) -> tuple[str, str]:
@@ -69,7 +69,8 @@ class LaneOwner:
     def hand_over(self) -> None:
         """Stop now; another worker goes on with the run."""
         self._taking_runs = False
-        self._handing_over.set()
+        self._handing_over = True
+        self._notify()
 
     async def work(self) -> str:
         """Returns what came of the job: settled, done, handed_over, contended. Raises LogError when the lane is lost."""
@@ -79,9 +80,7 @@ class LaneOwner:
         if isinstance(verdict, Settled):
             return await self._let_go("settled")
         try:
-            fence = await services.log.claim(
-                self._subjects, self._job.lane, verdict.expected, services.me, _now_ms()
-            )
+            fence = await services.log.claim(self._subjects, self._job.lane, verdict.expected, services.me, _now_ms())
         except WrongSequence:
             await self._job.give_back(1.0)
             return "contended"
@@ -157,8 +156,7 @@ class LaneOwner:
             writer,
             self._loaded,
             self._reached,
-            self._cancelled,
-            self._handing_over,
+            self._stopped,
         )
 
     async def _heartbeat(self) -> None:
@@ -192,10 +190,14 @@ class LaneOwner:
         while self._state.as_of < seq:
             await self._changed.wait()
 
-    async def _cancelled(self, run_id: str) -> None:
-        """Returns when the run is to be cancelled, or has ended otherwise."""
-        while (run := self._state.runs.get(run_id)) is not None and run.cancel is None:
+    async def _stopped(self, run_id: str) -> StopReason:
+        """Returns when the run is to be stopped, saying why."""
+        while not self._handing_over:
+            run = self._state.runs.get(run_id)
+            if run is None or run.cancel is not None:
+                return "cancelled"
             await self._changed.wait()
+        return "leaving"
 
     async def _checkpoint(self, fence: int) -> None:
         """Writes a checkpoint when it is time. Without one all goes on, only slower for who joins."""

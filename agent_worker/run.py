@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import structlog
 
@@ -35,6 +36,9 @@ from broker.transcript import Message
 _log = structlog.get_logger("antiphon.run")
 
 
+StopReason = Literal["cancelled", "leaving"]
+
+
 class HandOver(Exception):
     """This worker is leaving: the run is left as it is, for another worker."""
 
@@ -53,8 +57,7 @@ class RunExecution:
     writer: LaneWriter
     loaded: Loaded
     reached: Callable[[int], Awaitable[None]]
-    cancelled: Callable[[str], Awaitable[None]]
-    handing_over: asyncio.Event
+    stopped: Callable[[str], Coroutine[Any, Any, StopReason]]
 
     async def start(self, queued: QueuedInput) -> None:
         """Applies an input and runs the agent on it. Raises HandOver, LogError."""
@@ -78,7 +81,7 @@ class RunExecution:
             lane=self.lane,
             run_id=run.run_id,
             attempt=run.attempt,
-            input=queued,
+            started_by=queued,
             said=said,
             history=self._history,
         )
@@ -96,28 +99,35 @@ class RunExecution:
 
     async def _watched(self, run: Run, ctx: SessionContext) -> tuple[str, Event]:
         """Runs the agent's function; returns how its open texts ended, and the event that ends the run."""
-        agent = asyncio.create_task(_call(self.agent, ctx), name=f"agent-{run.run_id}")
-        cancelled = asyncio.create_task(_wait(self.cancelled(run.run_id)))
-        leaving = asyncio.create_task(_wait(self.handing_over.wait()))
+        # Not in a TaskGroup: a function that ignores its cancellation must not hold the worker.
+        agent = asyncio.create_task(_call(self.agent, ctx), name=f"agent-{run.run_id}")  # noqa: TID251
         try:
-            await asyncio.wait(
-                {agent, cancelled, leaving}, timeout=self.settings.run_timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            if agent.done():
-                return self._agent_returned(agent)
-            if cancelled.done():
-                current = self.loaded.state.runs.get(run.run_id)
-                ctx.cancel_reason = None if current is None else current.cancel
-                return "cancelled", self._end("cancelled", RunFinished(self.subjects.session, run.run_id, {"type": "cancelled"}))
-            if leaving.done():
-                raise HandOver
-            timeout_s = self.settings.run_timeout_s
-            message = f"the run took longer than {timeout_s:g} s"
+            async with asyncio.timeout(self.settings.run_timeout_s):
+                stop = await self._first(agent, run)
+        except TimeoutError:
+            message = f"the run took longer than {self.settings.run_timeout_s:g} s"
             return "error", self._end("timeout", RunError(message, RunErrorCode.RUN_TIMEOUT.value))
         finally:
-            cancelled.cancel()
-            leaving.cancel()
-            await self._stop(agent, ctx)
+            if not agent.done():
+                await self._stop(agent, ctx, run)
+        match stop:
+            case None:
+                return self._agent_returned(agent)
+            case "leaving":
+                raise HandOver
+            case "cancelled":
+                finished = RunFinished(self.subjects.session, run.run_id, {"type": "cancelled"})
+                return "cancelled", self._end("cancelled", finished)
+
+    async def _first(self, agent: asyncio.Task[None], run: Run) -> StopReason | None:
+        """Why the run is to be stopped, or None once the agent has returned."""
+        async with asyncio.TaskGroup() as tasks:
+            stopped = tasks.create_task(self.stopped(run.run_id))
+            await asyncio.wait({agent, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if agent.done():
+                stopped.cancel()
+                return None
+        return stopped.result()
 
     def _agent_returned(self, agent: asyncio.Task[None]) -> tuple[str, Event]:
         error = asyncio.CancelledError() if agent.cancelled() else agent.exception()
@@ -127,7 +137,9 @@ class RunExecution:
         if isinstance(error, LogError):
             raise error
         # The text of an author's exception may hold what people said: clients get its type, the worker's log the place.
-        _log.error("the agent raised", session=self.subjects.session, run=self.writer.run_id, error=type(error).__name__)
+        _log.error(
+            "the agent raised", session=self.subjects.session, run=self.writer.run_id, error=type(error).__name__
+        )
         message = f"the agent raised {type(error).__name__}"
         return "error", self._end("error", RunError(message, RunErrorCode.AGENT_ERROR.value))
 
@@ -135,10 +147,10 @@ class RunExecution:
         self.metrics.runs.labels(end).inc()
         return event
 
-    async def _stop(self, agent: asyncio.Task[None], ctx: SessionContext) -> None:
+    async def _stop(self, agent: asyncio.Task[None], ctx: SessionContext, run: Run) -> None:
         """Cancels the agent's function. One that does not return is left alone, and can say nothing more."""
-        if agent.done():
-            return
+        current = self.loaded.state.runs.get(run.run_id)
+        ctx.cancel_reason = None if current is None else current.cancel
         agent.cancel()
         _, pending = await asyncio.wait({agent}, timeout=self.settings.cancel_grace_s)
         ctx.end()
@@ -157,10 +169,6 @@ class RunExecution:
 
 async def _call(agent: Agent, ctx: SessionContext) -> None:
     await agent.run(ctx)
-
-
-async def _wait(awaitable: Awaitable[object]) -> None:
-    await awaitable
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

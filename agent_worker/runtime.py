@@ -25,6 +25,7 @@ class Worker:
         self._source = source
         self._services = services
         self._owners: dict[tuple[str, str], LaneOwner] = {}
+        self._lanes: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(services.settings.concurrency)
         self._leaving = asyncio.Event()
         services.metrics.capacity.set(services.settings.concurrency)
@@ -76,7 +77,9 @@ class Worker:
         owner = LaneOwner(job, self._services)
         self._owners[owner.lane] = owner
         self._services.metrics.sessions.inc()
-        tasks.create_task(self._work(owner), name=f"lane-{job.session}-{job.lane}")
+        task = tasks.create_task(self._work(owner), name=f"lane-{job.session}-{job.lane}")
+        self._lanes.add(task)
+        task.add_done_callback(self._lanes.discard)
 
     async def _work(self, owner: LaneOwner) -> None:
         session, lane = owner.lane
@@ -90,7 +93,7 @@ class Worker:
         except* LogError as group:
             end = "lost"
             _log.warning("the lane was lost", session=session, lane=lane, reason=str(group.exceptions[0]))
-        except* Exception:
+        except* Exception:  # noqa: BLE001 (see below)
             # A fault in one lane must not end the others; the job's lease runs out and the lane is tried again.
             _log.exception("a lane failed", session=session, lane=lane)
         finally:
@@ -101,6 +104,5 @@ class Worker:
 
     async def _drain(self) -> None:
         """Waits for runs to end, for as long as the settings allow."""
-        deadline = asyncio.get_running_loop().time() + self._services.settings.worker_drain_s
-        while self._owners and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.05)
+        if self._lanes:
+            await asyncio.wait(self._lanes, timeout=self._services.settings.worker_drain_s)

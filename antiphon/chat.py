@@ -6,17 +6,15 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 
-from antiphon_client import AntiphonError, CaughtUp, Client, Entry, Gap, Receipt, Reset, Session, SessionEvent, Snapshot
 from prompt_toolkit import PromptSession, print_formatted_text
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.patch_stdout import patch_stdout
 
 from antiphon.showing import Begin, End, Note, Piece, Queued, Show, Showing
-from antiphon.talk import Access, TranscriptPrinter
+from antiphon.talk import Access, TranscriptPrinter, run_over
+from antiphon_client import AntiphonError, CaughtUp, Client, Entry, Gap, Receipt, Reset, Session, SessionEvent, Snapshot
 
 _HELP = "Enter sends · /stop ends the run · /take-back your last waiting message · /quit or Ctrl-D leaves"
-_REFRESH_S = 0.05
-
 StyledText = list[tuple[str, str]]
 
 
@@ -33,23 +31,16 @@ async def chat(where: Access, name: str, *, first: str | None = None) -> int:
 
 async def _plain(session: Session, first: str | None) -> None:
     """For pipes: each line is sent when the one before it has been answered."""
-    printer = TranscriptPrinter()
-    async with asyncio.TaskGroup() as tasks:
-        printing = tasks.create_task(_each(session, printer.show))
-        lines = [first] if first is not None else []
-        lines += [line for line in (await asyncio.to_thread(sys.stdin.read)).splitlines() if line.strip()]
-        for line in lines:
-            await (await session.send(line)).finished()
-        await _drained(session)
-        printing.cancel()
-        printer.finish()
-
-
-async def _drained(session: Session) -> None:
-    """Lets what has arrived be shown."""
-    while session.state.runs:
-        await asyncio.sleep(_REFRESH_S)
-    await asyncio.sleep(_REFRESH_S)
+    printer, events = TranscriptPrinter(), session.events()
+    lines = [first] if first is not None else []
+    lines += [line for line in (await asyncio.to_thread(sys.stdin.read)).splitlines() if line.strip()]
+    for line in lines:
+        run_id = (await session.send(line)).run_id
+        async for event in events:
+            printer.show(event)
+            if isinstance(event, Entry) and run_over(event, run_id):
+                break
+    printer.finish()
 
 
 async def _each(session: Session, show: Callable[[SessionEvent], None]) -> None:

@@ -20,13 +20,16 @@ from gateway.config import RIGHTS, GatewaySettings
 
 Parsers = Any  # argparse's type for subparsers is private
 
+_SERVICES = frozenset({"dev", "gateway", "worker"})
+"""Commands that run on, and log what they do; the others speak only of what goes wrong."""
+
 _EPILOG = "Start with `antiphon dev`, then `antiphon chat demo` in another terminal. Docs: README.md, docs/."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line. Returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted."""
     args = _parser().parse_args(argv)
-    configure(level=os.environ.get("ANTIPHON_LOG_LEVEL", "info"), pretty=sys.stderr.isatty())
+    configure(level=os.environ.get("ANTIPHON_LOG_LEVEL", args.log_level), pretty=sys.stderr.isatty())
     try:
         code: int | None = processes.run(lambda: args.main(args))
     except KeyboardInterrupt:
@@ -70,7 +73,7 @@ def _command(
     commands: Parsers, name: str, summary: str, main_: Callable[[argparse.Namespace], Coroutine[Any, Any, int | None]]
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
-    parser.set_defaults(main=main_)
+    parser.set_defaults(main=main_, log_level="info" if name in _SERVICES else "warning")
     return parser
 
 
@@ -80,8 +83,12 @@ def _data_flag(parser: argparse.ArgumentParser) -> None:
 
 def _access_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("session", help="the session's name: 1-128 of A-Z a-z 0-9 _ -")
-    parser.add_argument("--url", default=os.environ.get("ANTIPHON_URL"), help="a gateway (default: the `antiphon dev` beside)")
-    parser.add_argument("--token", default=os.environ.get("ANTIPHON_TOKEN"), help="a token (default: one made beside dev)")
+    parser.add_argument(
+        "--url", default=os.environ.get("ANTIPHON_URL"), help="a gateway (default: the `antiphon dev` beside)"
+    )
+    parser.add_argument(
+        "--token", default=os.environ.get("ANTIPHON_TOKEN"), help="a token (default: one made beside dev)"
+    )
     parser.add_argument("--user", default=os.environ.get("USER", "me"), help="who to be, beside `antiphon dev`")
     _data_flag(parser)
 
@@ -159,9 +166,7 @@ async def _run_tail(args: argparse.Namespace) -> int:
     from antiphon.talk import access, tail
 
     where = access(place(args.data), args.url, args.token, args.user)
-    return await tail(
-        where, args.session, from_start=args.from_start, as_json=args.json, until_idle=args.until_idle
-    )
+    return await tail(where, args.session, from_start=args.from_start, as_json=args.json, until_idle=args.until_idle)
 
 
 # --- processes of a cluster ------------------------------------------------------------------------------------------------
@@ -199,7 +204,9 @@ async def _run_worker(args: argparse.Namespace) -> None:
 
 
 def _topology(commands: Parsers) -> None:
-    parser = _command(commands, "topology", "Make the streams in NATS, or compare them with what they must be.", _run_topology)
+    parser = _command(
+        commands, "topology", "Make the streams in NATS, or compare them with what they must be.", _run_topology
+    )
     parser.add_argument("action", choices=("apply", "check"), help="apply: make them so; check: only say what differs")
     add_settings(parser, NatsSettings, title="NATS")
     add_settings(parser, LogSettings, title="log")
@@ -230,7 +237,9 @@ def _token(commands: Parsers) -> None:
     rights = ",".join(RIGHTS)
     parser.add_argument("--rights", default="read,send,cancel", help=f"of {rights} (default read,send,cancel)")
     parser.add_argument("--ttl", default="86400", metavar="S", help="seconds until it expires (default a day)")
-    parser.add_argument("--secret-file", metavar="FILE", help="the HS256 secret (default: that of `antiphon dev` beside)")
+    parser.add_argument(
+        "--secret-file", metavar="FILE", help="the HS256 secret (default: that of `antiphon dev` beside)"
+    )
     _data_flag(parser)
 
 
@@ -281,5 +290,3 @@ async def _run_bench(args: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-

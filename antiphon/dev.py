@@ -13,8 +13,8 @@ from pathlib import Path
 
 import structlog
 
-from antiphon.place import Place, Running, make_token
 from antiphon.gateway_process import running_gateway
+from antiphon.place import Place, Running, make_token
 from antiphon.processes import BrokerSettings, stop_signals
 from broker.errors import AntiphonError
 from broker.jetstream.child import ChildProcess, try_lock
@@ -59,13 +59,10 @@ async def run_dev(options: DevOptions) -> None:
         stack.callback(options.place.withdraw)
         _say_ready(options, url)
         with stop_signals() as stop:
-            ended = asyncio.create_task(server.watch())
-            stopping = asyncio.create_task(stop.wait())
-            done, pending = await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            for task in pending:
-                task.cancel()
-            if ended in done:
-                ended.result()
+            async with asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(server.watch())
+                await stop.wait()
+                watching.cancel()
         await gateway.drain()
 
 
@@ -97,7 +94,17 @@ async def _worker(options: DevOptions, nats_url: str) -> AsyncIterator[None]:
 
 async def _keep_worker(options: DevOptions, nats_url: str, lock: int) -> None:
     output = options.place.path / "worker.log"
-    command = (sys.executable, "-m", "antiphon", "worker", options.agent, "--nats-url", nats_url, "--worker-drain-s", "3")
+    command = (
+        sys.executable,
+        "-m",
+        "antiphon",
+        "worker",
+        options.agent,
+        "--nats-url",
+        nats_url,
+        "--worker-drain-s",
+        "3",
+    )
     failures = 0
     while True:
         started = asyncio.get_running_loop().time()

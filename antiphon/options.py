@@ -11,7 +11,9 @@ from broker.config import from_environment
 T = TypeVar("T")
 
 
-def add_settings(parser: argparse.ArgumentParser, cls: type, *, title: str, without: frozenset[str] = frozenset()) -> None:
+def add_settings(
+    parser: argparse.ArgumentParser, cls: type, *, title: str, without: frozenset[str] = frozenset()
+) -> None:
     """A flag for each setting of the class, `--its-name`; what it means and its default are in the help."""
     group = parser.add_argument_group(title, "also as ANTIPHON_… in the environment; see docs/SETTINGS.md")
     for field in dataclasses.fields(cls):

@@ -9,8 +9,6 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import jwt
-
 from broker.errors import ConfigError
 
 DEFAULT_DIR = ".antiphon"
@@ -83,6 +81,8 @@ def place(data: str | None) -> Place:
 
 def make_token(secret: str, user: str, name: str | None, sessions: dict[str, list[str]], ttl_s: int = _DAY_S) -> str:
     """A token signed with HS256."""
+    import jwt  # brings cryptography, 10 MB that a worker has no use for
+
     claims = {"sub": user, "exp": int(time.time()) + ttl_s, "iat": int(time.time()), "sessions": sessions}
     if name:
         claims["name"] = name

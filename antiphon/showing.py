@@ -55,7 +55,11 @@ class Note:
 Show = Begin | Piece | End | Queued | Note
 
 _STARTS = {"TEXT_MESSAGE_START": "assistant", "REASONING_MESSAGE_START": "reasoning"}
-_DELTAS = {"TEXT_MESSAGE_CONTENT": "messageId", "REASONING_MESSAGE_CONTENT": "messageId", "TOOL_CALL_ARGS": "toolCallId"}
+_DELTAS = {
+    "TEXT_MESSAGE_CONTENT": "messageId",
+    "REASONING_MESSAGE_CONTENT": "messageId",
+    "TOOL_CALL_ARGS": "toolCallId",
+}
 _ENDS = {"TEXT_MESSAGE_END": "messageId", "REASONING_MESSAGE_END": "messageId", "TOOL_CALL_END": "toolCallId"}
 
 
@@ -70,9 +74,7 @@ class Showing:
     def restart(self, snapshot: Snapshot) -> None:
         """A snapshot: what was known is forgotten, but for what waits."""
         self._shown.clear()
-        self._inputs = {
-            str(i.get("inputId")): (_author(i.get("by")), str(i.get("content"))) for i in snapshot.state.get("inputs", [])
-        }
+        self._inputs = {str(i.get("inputId")): (_author(i.get("by")), str(i.get("content"))) for i in _inputs(snapshot)}
 
     def entry(self, entry: Entry) -> Iterator[Show]:
         for body in entry.events:
@@ -120,7 +122,11 @@ class Showing:
                 yield from (Begin(id_, "user", author, entry.run), Piece(id_, text), End(id_, "complete"))
             case "TOOL_CALL_RESULT":
                 id_ = str(body.get("messageId"))
-                yield from (Begin(id_, "tool", "tool", entry.run), Piece(id_, str(body.get("content"))), End(id_, "complete"))
+                yield from (
+                    Begin(id_, "tool", "tool", entry.run),
+                    Piece(id_, str(body.get("content"))),
+                    End(id_, "complete"),
+                )
             case "run.cancel.requested":
                 yield Note(f"{_author(entry.by)} stops the run")
             case "run.taken_over":
@@ -129,6 +135,11 @@ class Showing:
                 yield Note(f"the run failed: {body.get('message')} ({body.get('code')})")
             case _:
                 return
+
+
+def _inputs(snapshot: Snapshot) -> list[Mapping[str, Any]]:
+    inputs = snapshot.state.get("inputs")
+    return inputs if isinstance(inputs, list) else []
 
 
 def _author(by: Any) -> str:

@@ -9,10 +9,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from antiphon_client import CaughtUp, Client, Entry, Gap, Reset, Session, SessionEvent, Snapshot
-
 from antiphon.place import Place, make_token
 from antiphon.showing import Begin, End, Note, Piece, Queued, Show, Showing
+from antiphon_client import CaughtUp, Client, Entry, Gap, Reset, Session, SessionEvent, Snapshot
 from broker.errors import ConfigError
 
 
@@ -87,12 +86,13 @@ async def _answer(session: Session, run_id: str, *, show: bool) -> str:
                     print(flush=True)
                 case _:
                     pass
-        if _run_over(event, run_id):
+        if run_over(event, run_id):
             break
     return "".join(texts)
 
 
-def _run_over(entry: Entry, run_id: str) -> bool:
+def run_over(entry: Entry, run_id: str) -> bool:
+    """Whether an entry ends the run, or says that it will never start."""
     ends = any(body.get("type") in ("RUN_FINISHED", "RUN_ERROR") for body in entry.events)
     taken_back = any(
         body.get("type") == "input.cancel.requested" and f"run_{body.get('inputId')}" == run_id for body in entry.events

@@ -59,8 +59,7 @@ async def run_worker(broker: BrokerSettings, settings: WorkerSettings, agent: Ag
 
 
 async def _first(working: asyncio.Task[None], stop: asyncio.Event) -> None:
-    stopping = asyncio.create_task(stop.wait())
-    try:
+    async with asyncio.TaskGroup() as tasks:
+        stopping = tasks.create_task(stop.wait())
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
         stopping.cancel()

@@ -52,7 +52,7 @@ _ACCEPTS: dict[str, Callable[[Any], bool]] = {
     "str | None": lambda v: v is None or isinstance(v, str),
     "int": _is_int,
     "bool": lambda v: isinstance(v, bool),
-    "Any": lambda v: True,
+    "Any": lambda _: True,
     "Mapping[str, Any] | None": lambda v: v is None or isinstance(v, dict),
 }
 

@@ -47,7 +47,9 @@ class LogSettings:
     lease_s: float = setting(15.0, "seconds until a job of a silent worker goes to another", minimum=1)
     catchup_batch: int = setting(256, "entries fetched from the log at once", minimum=1, maximum=1024)
     catchup_concurrency: int = setting(8, "reads of one partition at once, per process", minimum=1)
-    join_recheck_s: float = setting(2.0, "seconds after a join at which the head of the log is checked again", minimum=0)
+    join_recheck_s: float = setting(
+        2.0, "seconds after a join at which the head of the log is checked again", minimum=0
+    )
 
     def __post_init__(self) -> None:
         if self.replicas not in (1, 3, 5):

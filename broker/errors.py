@@ -88,7 +88,6 @@ class CloseCode(IntEnum):
     """WebSocket close codes. The hundreds say what the client should do (PROTOCOL, section 8)."""
 
     INTERNAL = 4100
-    HEARTBEAT_TIMEOUT = 4101
     SLOW_READER = 4102
     DRAINING = 4200
     OVERLOADED = 4201
@@ -97,7 +96,6 @@ class CloseCode(IntEnum):
     UNAUTHORIZED = 4401
     UNSUPPORTED_PROTOCOL = 4406
     HELLO_TIMEOUT = 4408
-    FRAME_TOO_LARGE = 4413
     FLOOD = 4429
 
 

@@ -27,4 +27,6 @@ def configure(*, level: str = "info", pretty: bool = False) -> None:
         cache_logger_on_first_use=True,
     )
     # Libraries that use the standard library's logging say only what matters, in the same place.
-    logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    logging.basicConfig(
+        level=max(number, logging.WARNING), stream=sys.stderr, format="%(levelname)s %(name)s %(message)s"
+    )

@@ -22,8 +22,10 @@ _WEB = Path(__file__).parent / "web"
 _SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
     ),
+    # The page's parts belong together: after an upgrade a browser must not mix old with new.
+    "Cache-Control": "no-cache",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
@@ -36,14 +38,17 @@ class Gateway:
         self._services = services
         self._health = health
         self._connections: set[ClientConnection] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._draining = False
-        self.app = web.Application(middlewares=[_secured])
+        self.app = web.Application()
         self.app.router.add_get("/v1/connect", self._connect)
         self.app.router.add_get("/healthz", self._healthz)
         self.app.router.add_get("/readyz", self._readyz)
         self.app.router.add_get("/metrics", self._metrics)
         self.app.router.add_get("/", self._index)
         self.app.router.add_static("/web", _WEB)
+        self.app.on_response_prepare.append(_headers)
 
     @property
     def connections(self) -> int:
@@ -63,8 +68,7 @@ class Gateway:
             await asyncio.sleep(over_s / 2 / len(connections))
         try:
             async with asyncio.timeout(over_s / 2 + 1):
-                while self._connections:
-                    await asyncio.sleep(0.02)
+                await self._empty.wait()
         except TimeoutError:
             _log.warning("connections are left at the end of the drain", connections=len(self._connections))
 
@@ -90,33 +94,32 @@ class Gateway:
             return ws
         connection = ClientConnection(ws, request, self._services)
         self._connections.add(connection)
+        self._empty.clear()
         self._services.metrics.connections.inc()
         try:
             await connection.serve()
         finally:
             self._connections.discard(connection)
+            if not self._connections:
+                self._empty.set()
             self._services.metrics.connections.dec()
         return ws
 
-    async def _healthz(self, request: web.Request) -> web.Response:
+    async def _healthz(self, _request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
 
-    async def _readyz(self, request: web.Request) -> web.Response:
+    async def _readyz(self, _request: web.Request) -> web.Response:
         problems = ["draining"] if self._draining else await self._health.problems()
         status = "ready" if not problems else "not ready"
         return web.json_response({"status": status, "problems": problems}, status=503 if problems else 200)
 
-    async def _metrics(self, request: web.Request) -> web.Response:
+    async def _metrics(self, _request: web.Request) -> web.Response:
         body = generate_latest(self._services.metrics.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_1_0_0})
 
-    async def _index(self, request: web.Request) -> web.FileResponse:
-        return web.FileResponse(_WEB / "index.html", headers={"Cache-Control": "no-cache"})
+    async def _index(self, _request: web.Request) -> web.FileResponse:
+        return web.FileResponse(_WEB / "index.html")
 
 
-@web.middleware
-async def _secured(request: web.Request, handler: web.RequestHandler) -> web.StreamResponse:  # type: ignore[type-arg]
-    response = await handler(request)  # type: ignore[operator]
-    if not response.prepared:
-        response.headers.update(_SECURITY_HEADERS)
-    return response  # type: ignore[no-any-return]
+async def _headers(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_SECURITY_HEADERS)

@@ -6,7 +6,6 @@ so that every gateway and every client comes to the same verdict.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any
 
@@ -58,7 +57,8 @@ class Commands:
                 seq = await self._append(
                     feed, InputSent(command.input_id, command.content, command.mode), who, command.input_id
                 )
-                await asyncio.gather(self._jobs.offer(feed.subjects, MAIN_LANE), feed.reached(seq))
+                await self._jobs.offer(feed.subjects, MAIN_LANE)
+                await feed.reached(seq)
                 known = _stored_earlier(feed.state, command.input_id, seq)
             elif _unfinished(feed.state, command.input_id):
                 await self._jobs.offer(feed.subjects, MAIN_LANE)
@@ -136,6 +136,8 @@ def _input_receipt(state: SessionState, input_id: str, *, duplicate: bool) -> di
     if fate is not None and fate.status == "refused":
         code = ErrorCode.SESSION_FULL if fate.code == "session_full" else ErrorCode.QUEUE_FULL
         raise Refused(code, "the input came when there was no room for it; it will not run", inputId=input_id)
+    if fate is not None and fate.status == "cancelled":
+        return receipt | {"seq": fate.seq, "status": "cancelled", "position": None}
     status = "applied" if run_id in state.runs else "ended"
     return receipt | {"seq": None if fate is None else fate.seq, "status": status, "position": None}
 

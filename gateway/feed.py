@@ -17,8 +17,8 @@ from broker.checkpoint import Checkpoint, decode_checkpoint
 from broker.codec import decode_at, frame
 from broker.errors import Unavailable
 from broker.interfaces import JobQueue, LiveTail, SessionLog
-from broker.loading import load
 from broker.lease import has_work
+from broker.loading import load
 from broker.session import SessionState, fold
 from broker.subjects import MAIN_LANE, Kind, SessionSubjects, place_of
 from broker.tail import Rewound, StoredEntry

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
+from typing import Self
 
 import structlog
 
@@ -29,7 +30,7 @@ class Hub:
         self._lingering: dict[str, asyncio.TimerHandle] = {}
         self._tasks = asyncio.TaskGroup()
 
-    async def __aenter__(self) -> Hub:
+    async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
         return self
 
@@ -71,7 +72,7 @@ class Hub:
         while True:
             try:
                 await feed.run()
-            except Exception:
+            except Exception:  # noqa: BLE001 (see below)
                 # A fault in one session must not end the others; it is opened afresh from the log.
                 _log.exception("a feed failed", session=feed.session)
                 await asyncio.sleep(1.0)

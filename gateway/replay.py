@@ -11,7 +11,11 @@ import orjson
 from broker import codec
 from broker.events import Entry, MessageSegment
 
-_TEXT_KEYS = {"TEXT_MESSAGE_CONTENT": "messageId", "REASONING_MESSAGE_CONTENT": "messageId", "TOOL_CALL_ARGS": "toolCallId"}
+_TEXT_KEYS = {
+    "TEXT_MESSAGE_CONTENT": "messageId",
+    "REASONING_MESSAGE_CONTENT": "messageId",
+    "TOOL_CALL_ARGS": "toolCallId",
+}
 MERGED_TEXT_MAX = 32_768
 """Code points that merged deltas may add up to in one frame."""
 
@@ -87,7 +91,11 @@ class _Merger:
         if read is None:
             return False
         wire, key, text = read
-        if key != self._key or wire["off"] != self._wire["off"] + self._size or self._size + len(text) > MERGED_TEXT_MAX:
+        if (
+            key != self._key
+            or wire["off"] != self._wire["off"] + self._size
+            or self._size + len(text) > MERGED_TEXT_MAX
+        ):
             return False
         self._parts.append(text)
         self._size += len(text)

@@ -219,9 +219,11 @@ class ClientConnection:
             except TimeoutError:
                 text = "the log did not answer in time; nothing is known of the outcome"
                 self._refuse(command.id, Refused(ErrorCode.UNAVAILABLE, text, retry_after_ms=1000))
-            except Exception:
+            except Exception:  # noqa: BLE001 (a fault in one command must not end the connection)
                 _log.exception("a command failed", connection=self.id, command=type(command).__name__)
-                self._refuse(command.id, Refused(ErrorCode.INTERNAL, f"a fault of the server; it is logged as {self.id}"))
+                self._refuse(
+                    command.id, Refused(ErrorCode.INTERNAL, f"a fault of the server; it is logged as {self.id}")
+                )
             else:
                 self._send(reply)
 

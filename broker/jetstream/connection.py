@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import nats.errors
 import orjson
@@ -67,13 +67,15 @@ class Connection:
         self._queues: dict[str, asyncio.Queue[Msg]] = {}
         self._token = 0
         self._inbox = ""
+        self._tasks = asyncio.TaskGroup()
         self._connecting: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._listeners: set[Callable[[Subscription | None], None]] = set()
         self.last_error: str = "not connected yet"
 
-    async def __aenter__(self) -> Connection:
-        self._connecting = asyncio.create_task(self._connect(), name="nats-connect")
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        self._connecting = self._tasks.create_task(self._connect(), name="nats-connect")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._connecting), self._settings.connect_timeout_s)
         return self
@@ -83,8 +85,7 @@ class Connection:
     ) -> None:
         assert self._connecting is not None
         self._connecting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._connecting
+        await self._tasks.__aexit__(exc_type, exc, tb)
         self._ready.clear()
         self._fail_waiting("the connection is closed")
         with contextlib.suppress(Exception):
@@ -120,7 +121,9 @@ class Connection:
         _raise_for(answer)
         seq = answer.get("seq")
         if not isinstance(seq, int):
-            raise Unavailable(f"no stream took the message on {subject.split('.')[0]}.…: run `antiphon topology apply`")
+            raise Unavailable(
+                f"no stream took the message on {subject.split('.', maxsplit=1)[0]}.…: run `antiphon topology apply`"
+            )
         return Ack(seq, bool(answer.get("duplicate")))
 
     async def request(
@@ -165,7 +168,9 @@ class Connection:
         finally:
             del self._queues[token]
 
-    async def send(self, subject: str, body: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None) -> None:
+    async def send(
+        self, subject: str, body: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
         """Publishes without waiting for anything. Raises Unavailable while NATS is away."""
         self._require_connected()
         await self._send(subject, body, headers, reply)
@@ -211,7 +216,7 @@ class Connection:
         await self._nc.flush()
         self.last_error = ""
         self._ready.set()
-        _log.info("connected", server=self._nc.connected_server_version and str(self._nc.connected_server_version))
+        _log.info("connected", server=str(self._nc.connected_url.netloc if self._nc.connected_url else ""))
 
     def _options(self) -> dict[str, Any]:
         s = self._settings

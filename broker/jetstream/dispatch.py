@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Self
 
 import orjson
 from nats.aio.msg import Msg
@@ -78,7 +79,7 @@ class JetStreamJobSource:
         self._sub: Subscription | None = None
         self._asked_until = 0.0
 
-    async def __aenter__(self) -> JetStreamJobSource:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

@@ -7,8 +7,9 @@ import base64
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from types import TracebackType
+from typing import Self
 
 import orjson
 import structlog
@@ -55,7 +56,7 @@ class JetStreamLog:
         self._advisories: Subscription | None = None
         self._forget: Callable[[], None] | None = None
 
-    async def __aenter__(self) -> JetStreamLog:
+    async def __aenter__(self) -> Self:
         self._forget = self._connection.on_disturbed(self._on_disturbed)
         return self
 
@@ -169,7 +170,9 @@ class JetStreamLog:
                         headers = (msg := await answers.get()).headers or {}
                         match headers.get("Status"):
                             case None:
-                                entries.append(StoredEntry(int(headers["Nats-Sequence"]), headers["Nats-Subject"], msg.data))
+                                entries.append(
+                                    StoredEntry(int(headers["Nats-Sequence"]), headers["Nats-Subject"], msg.data)
+                                )
                             case "204":
                                 return entries, headers.get("Nats-Num-Pending", "0") == "0"
                             case "404":
@@ -317,8 +320,9 @@ def _id_of(body: bytes) -> str | None:
 
 def _epoch_of(created: str) -> str:
     """A short name of a stream's incarnation: its creation time in ms, in base 36."""
-    instant = datetime.fromisoformat(created[:23].rstrip("Z") + "+00:00")
-    number, digits = int(instant.timestamp() * 1000), ""
+    # NATS gives nanoseconds, which Python does not read; tenths of milliseconds are more than enough.
+    instant = datetime.strptime(created[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
+    number, digits = int(instant.timestamp()) * 1000 + int((created[20:23] or "0").rstrip("Z") or 0), ""
     while number:
         number, digit = divmod(number, 36)
         digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits

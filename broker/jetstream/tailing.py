@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import structlog
 from nats.aio.msg import Msg
@@ -47,7 +47,7 @@ class JetStreamTail:
         self._recheck: asyncio.TimerHandle | None = None
         self.seen = after
 
-    async def __aenter__(self) -> JetStreamTail:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

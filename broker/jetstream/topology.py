@@ -146,7 +146,8 @@ class Topology:
 
     async def check_shape(self) -> list[Drift]:
         """As `check`, of what a running process depends on: a process need not know how long deltas are kept, nor how
-        many copies there are, and takes the number of partitions from the log."""
+        many copies there are, and takes the number of partitions from the log.
+        """
         stored = await stored_partitions(self._connection)
         if stored is None:
             return [Drift("the topology", "", "", None)]
@@ -181,7 +182,9 @@ class Topology:
         try:
             await self._connection.api(operation, body)
         except ServerRefused as error:
-            raise TopologyError(f"{operation.split('.')[-1]}: NATS refused: {error.description}") from error
+            raise TopologyError(
+                f"{operation.rsplit('.', maxsplit=1)[-1]}: NATS refused: {error.description}"
+            ) from error
 
     async def _stream_config(self, name: str) -> dict[str, Any] | None:
         return await self._info(f"STREAM.INFO.{name}", _NO_STREAM)

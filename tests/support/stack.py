@@ -39,7 +39,7 @@ class Process:
         return self.process.returncode is None
 
     async def kill(self) -> None:
-        """kill -9; returns when it is gone."""
+        """Kill -9; returns when it is gone."""
         self._signal(signal.SIGKILL)
         await self.process.wait()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -107,7 +108,7 @@ class TestOpening:
             await peer.expect("hello")
             await peer.until_closed()
 
-        settings = Settings(connect_timeout_s=0.1, close_timeout_s=0.1, first_connect_timeout_s=5)
+        settings = Settings(connect_timeout_s=0.5, close_timeout_s=0.1, first_connect_timeout_s=10)
         async with ScriptedGateway(silent, greet) as gateway, client(gateway.url, settings=settings):
             await gateway.played(2)
 
@@ -192,24 +193,28 @@ class TestComingBack:
             await peer.welcome()
             assert time.monotonic() - left >= 0.15
 
-        async with ScriptedGateway(draining) as gateway, ScriptedGateway(other) as elsewhere:
-            async with client(gateway.url, elsewhere.url):
-                await elsewhere.played(1)
+        async with (
+            ScriptedGateway(draining) as gateway,
+            ScriptedGateway(other) as elsewhere,
+            client(gateway.url, elsewhere.url),
+        ):
+            await elsewhere.played(1)
 
     async def test_a_gateway_that_is_down_for_a_while(self) -> None:
-        tries = 0
+        tries, tried = 0, asyncio.Event()
 
         def rand() -> float:
             nonlocal tries
             tries += 1
+            if tries == 3:
+                tried.set()
             return 0.01
 
         killed = ScriptedGateway(greet)
         async with killed:
             opened = client(killed.url, rand=rand)
             await opened.__aenter__()
-        while tries < 3:
-            await asyncio.sleep(0)
+        await tried.wait()
         async with ScriptedGateway(greet, port=killed.port) as gateway:
             await gateway.played(1)
             await opened.__aexit__(None, None, None)
@@ -238,7 +243,9 @@ class TestComingBack:
     async def test_what_it_does_not_know_is_ignored(self) -> None:
         async def script(peer: Peer) -> None:
             await peer.welcome()
-            await peer.send({"op": "news"}, {"no": "op"}, {"op": "entry", "session": "nobody's"}, {"op": "pong", "id": 1})
+            await peer.send(
+                {"op": "news"}, {"no": "op"}, {"op": "entry", "session": "nobody's"}, {"op": "pong", "id": 1}
+            )
             await peer.send({"op": "error", "code": "bad_json"}, {"op": "ok", "id": 99_999}, {"op": "ok", "id": "x"})
             await peer.socket.send_bytes(b"\0\1")
             await peer.ok(await peer.expect("history"), messages=[], before=None)
@@ -259,9 +266,9 @@ class TestHeartbeat:
 
     async def test_pings_keep_it_and_are_answered(self) -> None:
         async def pinging(peer: Peer) -> None:
-            await peer.welcome(heartbeat_ms=100)
-            for number in range(8):  # four times as long as silence would be suffered
-                await asyncio.sleep(0.1)
+            await peer.welcome(heartbeat_ms=300)
+            for number in range(8):  # twice as long as silence would be suffered
+                await asyncio.sleep(0.15)
                 await peer.socket.ping(bytes([number]))
                 message = await peer.socket.receive()
                 assert message.data == bytes([number])
@@ -288,9 +295,11 @@ class TestTokens:
         async def provider() -> str:
             return next(tokens)
 
-        async with ScriptedGateway(first, second) as gateway:
-            async with client(gateway.url, token=None, token_provider=provider) as opened:
-                assert await read(opened.session("demo"), 2) == [6, 7]
+        async with (
+            ScriptedGateway(first, second) as gateway,
+            client(gateway.url, token=None, token_provider=provider) as opened,
+        ):
+            assert await read(opened.session("demo"), 2) == [6, 7]
         assert list(tokens) == []
 
     async def test_a_fixed_token_expires_for_good(self) -> None:
@@ -337,6 +346,26 @@ class TestTokens:
             await gateway.played(1)
             assert gateway.connections == 1
 
+    async def test_a_renewal_that_fails_is_made_up_for_later(self) -> None:
+        async def first(peer: Peer) -> None:
+            await peer.welcome(token_expires_at=time.time() + 0.1)
+            await failed.wait()
+            await peer.close(4300, {"code": "token_expired"})
+
+        async def second(peer: Peer) -> None:
+            await peer.welcome(token="t2")
+
+        failed = asyncio.Event()
+
+        async def provider() -> str:
+            if not failed.is_set():
+                failed.set()
+                raise OSError("away")
+            return "t2"
+
+        async with ScriptedGateway(first, second) as gateway, client(gateway.url, token_provider=provider):
+            await gateway.played(2)
+
     async def test_a_provider_that_fails_at_the_start_is_heard(self) -> None:
         async def provider() -> str:
             raise KeyError("no session")
@@ -353,7 +382,7 @@ class TestTokens:
         async def second(peer: Peer) -> None:
             await peer.welcome(token="t2")
 
-        answers = iter(["t1", OSError("away"), OSError("away"), "t2"])
+        answers: Iterator[str | OSError] = iter(["t1", OSError("away"), OSError("away"), "t2"])
 
         async def provider() -> str:
             answer = next(answers)
@@ -361,16 +390,18 @@ class TestTokens:
                 raise answer
             return answer
 
-        async with ScriptedGateway(expiring, second) as gateway:
-            async with client(gateway.url, token=None, token_provider=provider):
-                await gateway.played(2)
+        async with (
+            ScriptedGateway(expiring, second) as gateway,
+            client(gateway.url, token=None, token_provider=provider),
+        ):
+            await gateway.played(2)
 
     async def test_a_provider_may_say_that_it_is_over(self) -> None:
         async def expiring(peer: Peer) -> None:
             await peer.opened()
             await peer.close(4300)
 
-        answers = iter(["t1", CommandRefused("signed_out")])
+        answers: Iterator[str | CommandRefused] = iter(["t1", CommandRefused("signed_out")])
 
         async def provider() -> str:
             answer = next(answers)
@@ -378,10 +409,12 @@ class TestTokens:
                 raise answer
             return answer
 
-        async with ScriptedGateway(expiring) as gateway:
-            async with client(gateway.url, token=None, token_provider=provider) as opened:
-                with pytest.raises(CommandRefused, match="signed_out"):
-                    await read(opened.session("demo"), 1)
+        async with (
+            ScriptedGateway(expiring) as gateway,
+            client(gateway.url, token=None, token_provider=provider) as opened,
+        ):
+            with pytest.raises(CommandRefused, match="signed_out"):
+                await read(opened.session("demo"), 1)
 
     async def test_when_it_is_renewed(self) -> None:
         async def provider() -> str:
@@ -417,9 +450,12 @@ class TestTokens:
 
 class TestClosing:
     async def test_everything_that_waits_learns_of_it(self) -> None:
+        waiting = asyncio.Event()
+
         async def script(peer: Peer) -> None:
             await peer.opened()
             await peer.expect("history")
+            waiting.set()
             assert await peer.until_closed() is not None
 
         async with ScriptedGateway(script) as gateway, asyncio.TaskGroup() as group:
@@ -433,8 +469,7 @@ class TestClosing:
 
             group.create_task(closed(read(session, 1)))
             group.create_task(closed(session.history()))
-            while session.cursor is None:
-                await asyncio.sleep(0)
+            await waiting.wait()
             await opened.__aexit__(None, None, None)
             with pytest.raises(ClientClosed):
                 await session.send("x")
@@ -448,15 +483,32 @@ class TestClosing:
                 async with opened:
                     pass
 
+    async def test_a_fault_in_the_client_is_no_silence(self) -> None:
+        async def script(peer: Peer) -> None:
+            await peer.welcome()
+            await peer.expect("history")
+            peer.abort()
+
+        def rand() -> float:
+            raise ZeroDivisionError
+
+        async with ScriptedGateway(script) as gateway, client(gateway.url, rand=rand) as opened:
+            with pytest.raises(ConnectionClosed, match="ZeroDivisionError"):
+                await opened.session("demo").history()
+
     async def test_leaving_while_it_tries_to_come_back(self) -> None:
         async def script(peer: Peer) -> None:
             await peer.welcome()
             await peer.close(4201, {"retry_after_ms": 60_000})
 
-        async with ScriptedGateway(script) as gateway:
-            async with client(gateway.url) as opened:
-                while opened.connected:
-                    await asyncio.sleep(0)
+        leaving = asyncio.Event()
+
+        def rand() -> float:
+            leaving.set()
+            return 0.0
+
+        async with ScriptedGateway(script) as gateway, client(gateway.url, rand=rand):
+            await leaving.wait()
 
 
 class TestManySessions:

@@ -36,7 +36,9 @@ class Log:
     def person(self, kind: str, **fields: Any) -> list[Change]:
         self.seq += 1
         event = {"type": kind, **fields}
-        return self.state.apply(Entry("demo", self.seq, self.seq - 1, id="x", ts=self.seq * 10, by=ADA, events=(event,)))
+        return self.state.apply(
+            Entry("demo", self.seq, self.seq - 1, id="x", ts=self.seq * 10, by=ADA, events=(event,))
+        )
 
     def send(self, input_id: str, content: str = "hi", **fields: Any) -> list[Change]:
         return self.person("input.sent", inputId=input_id, content=content, **fields)
@@ -62,11 +64,11 @@ def test_a_run_from_end_to_end(log: Log) -> None:
     assert log.state.runs == (Run("run_i", "main", "i", 1, None),)
     applied = {"type": "input.applied", "inputId": "i", "runId": "run_i", "messageId": "msg"}
     assert log.lane(applied) == [InputApplied("i", "run_i", "msg")]
-    assert log.state.inputs == ()
+    assert log.queued() == []
     assert log.state.lanes["main"] == Lane({"kind": "agent", "id": "w-1"}, 1, "run_i")
     ended = log.lane({"type": "RUN_FINISHED", "runId": "run_i", "outcome": {"type": "success"}})
     assert ended == [RunEnded("run_i", Outcome("success"))]
-    assert log.state.runs == ()
+    assert not log.state.is_running("run_i")
     assert log.state.lanes["main"].run is None
 
 
@@ -285,7 +287,12 @@ events = st.builds(
 )
 raw_entries = st.fixed_dictionaries(
     {"events": st.lists(events | odd, max_size=3)},
-    optional={"id": st.sampled_from(["1-1", "2-2", "x", 3]), "lane": st.sampled_from(["main", 4]), "off": odd, "by": odd},
+    optional={
+        "id": st.sampled_from(["1-1", "2-2", "x", 3]),
+        "lane": st.sampled_from(["main", 4]),
+        "off": odd,
+        "by": odd,
+    },
 )
 
 

@@ -14,12 +14,11 @@ CASES = Path(__file__).parents[3] / "tests" / "conformance" / "cases"
 
 
 def load_cases() -> list[Any]:
-    found = []
-    for path in sorted(CASES.glob("*.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for case in content if isinstance(content, list) else [content]:
-            found.append(pytest.param(case, id=f"{path.stem}:{case['name']}"))
-    return found
+    contents = [(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(CASES.glob("*.json"))]
+    cases = [
+        (stem, case) for stem, content in contents for case in (content if isinstance(content, list) else [content])
+    ]
+    return [pytest.param(case, id=f"{stem}:{case['name']}") for stem, case in cases]
 
 
 def test_there_are_cases() -> None:

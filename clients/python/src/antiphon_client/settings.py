@@ -11,7 +11,7 @@ class Settings:
 
     pending_commands: int = 256
     """Commands that may wait for their reply, through an outage too; more: `CommandQueueFull`."""
-    command_sends: int = 8
+    command_sends: int = 32
     """How often one command is put on a socket before it fails: the connection died each time."""
     command_retries: int = 5
     """How often a command is repeated that the gateway refused as `unavailable` and the like."""

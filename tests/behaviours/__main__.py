@@ -1,0 +1,63 @@
+"""Shows behaviours: `python -m tests.behaviours [B01 B19 …]`, all without arguments.
+
+Prints one line for each with its figure. The exit code is 0 if all were seen, 1 if one was not, 2 if a number names
+no test. What pytest said is printed for those that failed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.behaviours.report import Outcome, behaviours, read_outcome
+
+_HERE = Path(__file__).parent
+
+
+def main(numbers: Sequence[str]) -> int:
+    """Runs the behaviours, one after another, each in a pytest of its own."""
+    known = behaviours(_HERE)
+    wanted = [number.upper() for number in numbers] or list(known)
+    unknown = [number for number in wanted if number not in known]
+    if unknown or not wanted:
+        print(f"no test shows {', '.join(unknown) or 'anything'}; there are: {' '.join(known)}", file=sys.stderr)
+        return 2
+    failed = 0
+    for number in wanted:
+        begin = time.monotonic()
+        outcome, said = _run(known[number])
+        print(outcome.line(number, time.monotonic() - begin), flush=True)
+        if not outcome.ok:
+            failed += 1
+            print(said, file=sys.stderr, flush=True)
+    return 1 if failed else 0
+
+
+def _run(path: Path) -> tuple[Outcome, str]:
+    with tempfile.TemporaryDirectory() as directory:
+        junit = Path(directory) / "junit.xml"
+        command = [sys.executable, "-m", "pytest", str(path), f"--junitxml={junit}", "-o", "junit_family=xunit1"]
+        done = subprocess.run(
+            command,
+            cwd=_HERE.parent.parent,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+        outcome = read_outcome(junit)
+    if done.returncode != 0 and outcome.ok:
+        # Something outside of a test went wrong, at the end of pytest.
+        outcome = Outcome(outcome.tests, (f"pytest ended with exit code {done.returncode}",), outcome.figures)
+    return outcome, done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,32 @@
+"""What the tests of behaviours share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.behaviours.report import FIGURE
+from tests.support.nats import NatsNode
+from tests.support.stack import Stack
+
+Figure = Callable[[str], None]
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Figure:
+    """Takes what the test has seen, for the line that `make behaviours` prints: `figure("1000 cuts, 0 lost")`."""
+
+    def take(text: str) -> None:
+        record_property(FIGURE, text)
+        print(text)
+
+    return take
+
+
+@pytest.fixture
+async def stack(tmp_path: Path, nats_server: NatsNode) -> AsyncIterator[Stack]:
+    """A stack on one NATS server, with its topology and no process yet."""
+    async with Stack(tmp_path / "stack", nats_server.url) as running:
+        yield running

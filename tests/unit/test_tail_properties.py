@@ -1,0 +1,89 @@
+"""Replay + live = log, whatever is lost, doubled, reordered or disturbed, and whenever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.tail import MAX_BUFFERED, RECENT, Tail
+from tests.unit.tail_world import SUBJECTS, World
+
+Op = tuple[Any, ...]
+"""The name of a method of `World`, and its arguments."""
+
+subjects = st.sampled_from(SUBJECTS)
+index = st.integers(0, 7)
+writes = st.tuples(st.just("write"), subjects, st.integers(0, 2))
+arrivals = st.tuples(st.just("arrive"), index)
+arrivals_in_order = st.just(("arrive", 0))
+says = st.tuples(st.just("say"), subjects)
+mumbles = st.tuples(st.just("mumble"), subjects)
+losses = st.tuples(st.just("lose"), index)
+repeats = st.tuples(st.just("arrive_again"), index)
+disturbances = st.just(("disturb",))
+requests = st.tuples(st.just("ask"), st.integers(0, 4), st.integers(1, 4))
+answers = st.just(("answer",))
+rests = st.just(("come_to_rest",))
+
+anything: st.SearchStrategy[list[Op]] = st.lists(
+    st.one_of(writes, says, mumbles, arrivals, losses, repeats, disturbances, requests, answers, rests), max_size=50
+)
+lossless: st.SearchStrategy[list[Op]] = st.lists(
+    st.one_of(writes, arrivals_in_order, arrivals_in_order, disturbances, requests, answers, rests), max_size=50
+)
+
+
+@st.composite
+def joined(draw: st.DrawFn, recent: int = RECENT, max_buffered: int = MAX_BUFFERED) -> World:
+    """A world whose reader has just joined, at any place of a log that may hold something."""
+    world = World()
+    for subject, skip in draw(st.lists(st.tuples(st.sampled_from(SUBJECTS), st.integers(0, 2)), max_size=10)):
+        world.write(subject, skip)
+    after = draw(st.sampled_from([0, *(e.seq for e in world.log)]))
+    world.join(Tail(after, recent=recent, max_buffered=max_buffered), after)
+    return world
+
+
+def play(world: World, ops: list[Op]) -> None:
+    for method, *arguments in ops:
+        getattr(world, method)(*arguments)
+
+
+@given(joined(), anything)
+def test_the_check_after_a_disturbance_finds_every_loss(world: World, ops: list[Op]) -> None:
+    play(world, ops)
+    world.disturb()
+    world.come_to_rest()
+    assert world.delivered == world.expected
+
+
+@given(joined(), anything)
+def test_the_next_message_of_each_subject_finds_every_loss(world: World, ops: list[Op]) -> None:
+    play(world, ops)
+    world.in_flight.clear()
+    for subject in SUBJECTS:
+        world.write(subject)
+        world.arrive(0)
+    world.come_to_rest()
+    assert world.delivered == world.expected
+
+
+@given(joined(max_buffered=3), anything)
+def test_a_full_buffer_loses_nothing(world: World, ops: list[Op]) -> None:
+    play(world, ops)
+    world.disturb()
+    world.come_to_rest()
+    assert world.delivered == world.expected
+
+
+@given(joined(recent=3, max_buffered=3), lossless)
+def test_without_loss_nothing_is_taken_back(world: World, ops: list[Op]) -> None:
+    play(world, ops)
+    while world.in_flight:
+        world.arrive(0)
+    world.come_to_rest()
+    assert world.delivered == world.expected
+    assert world.rewinds == []
+    assert world.deliveries == len(world.expected)
