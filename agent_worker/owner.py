@@ -21,9 +21,12 @@ from broker.interfaces import Job, JobQueue, Of, SessionLog
 from broker.lease import Settled, has_work, judge_job
 from broker.loading import Loaded, load
 from broker.session import SessionState
+from broker.subjects import place_of
 from broker.tail import Rewound
 
 _log = structlog.get_logger("antiphon.worker")
+
+_STALE_WAIT_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +56,16 @@ class LaneOwner:
         self._changed = asyncio.Event()
         self._taking_runs = True
         self._handing_over = False
+        self.again: Job | None = None
+        """A job that came while the lane was being let go of, or lost: nobody is at work on it."""
 
     @property
     def lane(self) -> tuple[str, str]:
         return self._job.session, self._job.lane
 
     def renewed_by(self, job: Job) -> None:
-        """The job was delivered again, to this worker, which is still at work on it: that is its lease now."""
-        self._job = job
+        """The lane's job was delivered again, or a new one, to this worker: that is the lease now."""
+        self._job = self.again = job
 
     def finish_up(self) -> None:
         """Take no new run; the one that runs may end."""
@@ -75,7 +80,7 @@ class LaneOwner:
     async def work(self) -> str:
         """Returns what came of the job: settled, done, handed_over, contended. Raises LogError when the lane is lost."""
         services = self._services
-        self._loaded = await load(services.log, self._subjects)
+        self._loaded = await self._load()
         verdict = judge_job(self._state, self._job.lane)
         if isinstance(verdict, Settled):
             return await self._let_go("settled")
@@ -221,9 +226,10 @@ class LaneOwner:
 
     async def _let_go(self, end: str) -> str:
         """Takes the job off the queue, then looks once more: an input may have come while its job was still queued."""
+        self.again = None
         await self._job.done()
         try:
-            state = (await load(self._services.log, self._subjects)).state
+            state = (await self._load()).state
             if has_work(state, self._job.lane):
                 await self._services.jobs.offer(self._subjects, self._job.lane)
         except LogError:
@@ -232,9 +238,25 @@ class LaneOwner:
 
     async def _give_back(self) -> str:
         if has_work(self._state, self._job.lane):
+            self.again = None
             await self._job.give_back()
             return "handed_over"
         return await self._let_go("done")
+
+    async def _load(self) -> Loaded:
+        """The session with all that the stream's leader has: reading may lag, and no input must be taken for absent.
+
+        Raises Unavailable.
+        """
+        log, deadline = self._services.log, asyncio.get_running_loop().time() + self._services.lease_s
+        head = await log.head(self._subjects, Of.RECORDS)
+        while True:
+            loaded = await load(log, self._subjects)
+            if head is None or loaded.state.as_of >= head.seq or place_of(head.subject) is None:
+                return loaded
+            if asyncio.get_running_loop().time() > deadline:
+                raise Unavailable("a replica of the log stays behind")
+            await asyncio.sleep(_STALE_WAIT_S)
 
     @property
     def _state(self) -> SessionState:

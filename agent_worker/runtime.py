@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import structlog
 
@@ -77,11 +78,11 @@ class Worker:
         owner = LaneOwner(job, self._services)
         self._owners[owner.lane] = owner
         self._services.metrics.sessions.inc()
-        task = tasks.create_task(self._work(owner), name=f"lane-{job.session}-{job.lane}")
+        task = tasks.create_task(self._work(tasks, owner), name=f"lane-{job.session}-{job.lane}")
         self._lanes.add(task)
         task.add_done_callback(self._lanes.discard)
 
-    async def _work(self, owner: LaneOwner) -> None:
+    async def _work(self, tasks: asyncio.TaskGroup, owner: LaneOwner) -> None:
         session, lane = owner.lane
         end = "failed"
         try:
@@ -100,7 +101,19 @@ class Worker:
             self._owners.pop(owner.lane, None)
             self._services.metrics.sessions.dec()
             self._services.metrics.jobs.labels(end).inc()
-            self._room.release()
+            if owner.again is None:
+                self._room.release()
+        if owner.again is not None:
+            await self._begin_again(tasks, owner.again)
+
+    async def _begin_again(self, tasks: asyncio.TaskGroup, job: Job) -> None:
+        """Sees to a job that came for a lane which was just being let go of: nobody else has it. It has its room."""
+        if not self._leaving.is_set():
+            self._begin(tasks, job)
+            return
+        self._room.release()
+        with contextlib.suppress(Unavailable):
+            await job.give_back()
 
     async def _drain(self) -> None:
         """Waits for runs to end, for as long as the settings allow."""

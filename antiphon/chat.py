@@ -55,7 +55,7 @@ class _Terminal:
         self._session = session
         self._client = client
         self._showing = Showing()
-        self._prompt: PromptSession[str] = PromptSession()
+        self._prompt: PromptSession[str] = PromptSession(erase_when_done=True)
         self._line: StyledText = []
         self._texts: dict[str, str] = {}
         self._authors: dict[str, tuple[str, str]] = {}

@@ -24,6 +24,8 @@ RECENT = 64
 lane and each gateway, far fewer than this."""
 MAX_BUFFERED = 1024
 """Live messages kept while behind; beyond that they are dropped and fetched from the log instead."""
+STALE_READS_MAX = 250
+"""Reads in a row that find nothing more and end before the log's head; after them what is missing has aged out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +66,32 @@ Delivery = StoredEntry | Rewound
 
 
 class Tail:
-    """One reader's place in a session. Feed it what happens; it returns what to deliver, in order."""
+    """One reader's place in a session. Feed it what happens; it returns what to deliver, in order.
 
-    def __init__(self, after: int) -> None:
+    A lost entry is delivered, after a `Rewound` if others have passed it, by the first of these: the next live message
+    of its subject, whenever that comes; or any check of the log (after a gap or a disturbance) before `recent` more
+    entries have been delivered. What an older loss on a subject hides from is a check that finds a newer entry there.
+    """
+
+    def __init__(self, after: int, *, recent: int = RECENT, max_buffered: int = MAX_BUFFERED) -> None:
         self.seen = after
         self.need = Need.HEAD
         self.fetch_after = after
         self.duplicates = 0
         self.gaps = 0
-        self._base = after
-        self._target = 0
+        self._start = after
+        self._max_buffered = max_buffered
         self._last_on: dict[str, int] = {}
-        self._recent: deque[int] = deque(maxlen=RECENT)
+        self._recent: deque[int] = deque(maxlen=recent)
         self._recent_floor = after
         self._buffer: list[LiveEntry] = []
         self._overflowed = False
+        # The check under way, or the last one: the log was read from `_check_from` to `_target` or further.
+        self._check_from = after
+        self._target = 0
+        self._cause = 0
+        self._stale_reads = 0
+        self._ask_again = False
 
     @property
     def live(self) -> bool:
@@ -87,8 +100,9 @@ class Tail:
 
     def disturbed(self) -> None:
         """Something happened that may have lost messages: check against the log before delivering more."""
-        self.need = Need.HEAD
-        self.fetch_after = min(self.fetch_after, self._recent_floor) if self._fetching() else self._recent_floor
+        # The head that was asked for may be older than what was lost.
+        self._ask_again = self.need is Need.HEAD
+        self._check(self._recent_floor)
 
     def on_live(self, message: LiveEntry) -> list[Delivery]:
         """A republished message came."""
@@ -96,13 +110,14 @@ class Tail:
         if self.need is not Need.NOTHING:
             self._keep(message)
             return []
-        if entry.seq <= self.seen and self._was_seen(entry):
+        if self._was_delivered(entry):
             self.duplicates += 1
             return []
         if self._misses(message):
             self.gaps += 1
             self._keep(message)
-            self._fall_behind(entry.subject)
+            self._cause = entry.seq
+            self._check(min(self._recent_floor, self._known_on(entry.subject)))
             return []
         return self._deliver(entry)
 
@@ -110,7 +125,11 @@ class Tail:
         """The last entry of the session, from the leader (None: the log has nothing of it)."""
         if self.need is not Need.HEAD:
             return []
-        self._target = 0 if head is None else head.seq
+        if self._ask_again:
+            self._ask_again = False
+            return []
+        self._target = max(0 if head is None else head.seq, self._cause)
+        self._stale_reads = 0
         if self._target > self.fetch_after:
             self.need = Need.FETCH
             return []
@@ -125,63 +144,75 @@ class Tail:
             self.fetch_after = entry.seq
             if entry.seq > self.seen:
                 out += self._deliver(entry)
-            elif not self._was_seen(entry):
+            elif not self._was_delivered(entry):
                 out += self._rewind(entry)
         if end:
-            out += self._end_of_log()
+            out += self._end_of_log(progress=bool(entries))
         return out
 
-    def _fetching(self) -> bool:
-        return self.need is Need.FETCH
-
-    def _end_of_log(self) -> list[Delivery]:
-        if self.fetch_after < self._target:
+    def _end_of_log(self, *, progress: bool) -> list[Delivery]:
+        self._stale_reads = 0 if progress else self._stale_reads + 1
+        if self.fetch_after < self._target and self._stale_reads < STALE_READS_MAX:
             # A stale replica: it does not have what the leader has. Ask again.
             return []
         return self._caught_up()
 
+    def _check(self, after: int) -> None:
+        """Compare with the log from `after` on, or from further back if a check is under way that began there."""
+        self._check_from = after if self.live else min(self._check_from, after)
+        self.fetch_after = after if self.live else min(self.fetch_after, after)
+        self.need = Need.HEAD
+
     def _caught_up(self) -> list[Delivery]:
-        self.need = Need.NOTHING
-        self._base = max(self._base, self._target, self.fetch_after, self.seen)
+        self.need, self._cause = Need.NOTHING, 0
         kept, self._buffer = sorted(self._buffer, key=lambda m: m.entry.seq), []
-        if self._overflowed:
-            # What was dropped may be newer than the head that was fetched.
-            self._overflowed = False
-            self.need, self.fetch_after = Need.HEAD, self.seen
+        overflowed, self._overflowed = self._overflowed, False
         out: list[Delivery] = []
         for message in kept:
-            out += self.on_live(message)
+            if self._was_checked(message.entry.seq):
+                # It came by the check, or the log does not have it any more.
+                self.duplicates += 1
+            else:
+                out += self.on_live(message)
+        if overflowed:
+            self._check(self._recent_floor)
         return out
 
     def _keep(self, message: LiveEntry) -> None:
-        if len(self._buffer) < MAX_BUFFERED:
+        if len(self._buffer) < self._max_buffered:
             self._buffer.append(message)
         else:
             self._overflowed = True
 
-    def _was_seen(self, entry: StoredEntry) -> bool:
-        return entry.seq <= self._recent_floor or entry.seq in self._recent
+    def _known_on(self, subject: str) -> int:
+        """Up to here nothing is missing on the subject."""
+        return max(self._start, self._last_on.get(subject, 0))
+
+    def _was_delivered(self, entry: StoredEntry) -> bool:
+        return entry.seq in self._recent or entry.seq <= min(self._recent_floor, self._known_on(entry.subject))
+
+    def _was_checked(self, seq: int) -> bool:
+        return self._check_from < seq <= max(self._target, self.fetch_after)
 
     def _misses(self, message: LiveEntry) -> bool:
-        entry, known = message.entry, self._last_on.get(message.entry.subject, 0)
-        return entry.seq <= self.seen or message.prev_on_subject > max(known, self._base)
-
-    def _fall_behind(self, subject: str) -> None:
-        self.need = Need.HEAD
-        self.fetch_after = min(self.seen, max(self._last_on.get(subject, 0), self._recent_floor))
+        prev = message.prev_on_subject
+        if message.entry.seq <= self.seen:
+            return True
+        return prev > self._known_on(message.entry.subject) and not self._was_checked(prev)
 
     def _rewind(self, missed: StoredEntry) -> list[Delivery]:
-        to = max((seq for seq in self._recent if seq < missed.seq), default=self._recent_floor)
+        older = (seq for seq in self._recent if seq < missed.seq)
+        to = max(older, default=min(self._recent_floor, missed.seq - 1))
         kept = [seq for seq in self._recent if seq <= to]
         self._recent.clear()
         self._recent.extend(kept)
+        self._recent_floor = min(self._recent_floor, to)
         self.seen = to
-        self._base = min(self._base, to)
         self._last_on = {subject: seq for subject, seq in self._last_on.items() if seq <= to}
         return [Rewound(to), *self._deliver(missed)]
 
     def _deliver(self, entry: StoredEntry) -> list[Delivery]:
-        if len(self._recent) == RECENT:
+        if len(self._recent) == self._recent.maxlen:
             self._recent_floor = self._recent[0]
         self._recent.append(entry.seq)
         self.seen = entry.seq

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,8 @@ _MAX_TOKENS = 512
 _HISTORY_MESSAGES = 20
 _HISTORY_CHARS = 6000
 """About half of the context at four characters a token; the rest is for the answer."""
+_THREADS_MAX = 4
+"""A model this small gains nothing from more."""
 _WAITING_CHUNKS = 256
 """Tokens that may wait for the log before the model waits, too."""
 
@@ -66,6 +69,10 @@ class LocalModel:
         params.n_ctx = _CONTEXT_TOKENS
         params.n_parallel = 1
         params.verbosity = -1
+        # Half of the cores: the model's threads wait for each other at every layer, and where one of them has to share
+        # its core (with NATS, a gateway, a browser) all stand still. Seen on two busy cores: 40-60 tokens a second with
+        # one thread, 4-5 with two.
+        params.cpuparams.n_threads = min(_THREADS_MAX, max(1, (os.cpu_count() or 1) // 2))
         self._server = xllamacpp.Server(params)
 
     async def answer(self, ctx: SessionContext) -> None:

@@ -28,12 +28,16 @@ async def bench(names: Sequence[str], *, runs: int, as_json: bool) -> int:
         print(orjson.dumps(results, option=orjson.OPT_INDENT_2).decode())
     else:
         for result in results:
-            print(
-                json.dumps(
-                    {key: value for key, value in result.items() if key not in ("machine", "versions")}, indent=2
-                )
-            )
+            _print(result)
     return 0
+
+
+def _print(result: Mapping[str, object]) -> None:
+    spread = result["spread"]
+    assert isinstance(spread, dict)
+    print(f"{result['name']}: median of {result['runs']} runs (least to greatest)")
+    for key, (low, high) in spread.items():
+        print(f"  {key:28} {result[key]:>12,} ({low:,} to {high:,})")
 
 
 def _summary(figures: Sequence[Figures]) -> dict[str, object]:

@@ -91,8 +91,12 @@ async def bench() -> AsyncIterator[Bench]:
 async def _ready(child: ChildProcess, output: Path) -> str:
     async with asyncio.timeout(_READY_WAIT_S):
         while child.returncode is None:
-            for line in output.read_text(encoding="utf-8").splitlines():
+            for line in _lines(output):
                 if line.startswith("ready "):
                     return line.removeprefix("ready ")
             await asyncio.sleep(0.02)
-    raise ConfigError(f"a process to be measured ended: {output.read_text(encoding='utf-8')[-300:]}")
+    raise ConfigError(f"a process to be measured ended: {' '.join(_lines(output)[-1:])}")
+
+
+def _lines(output: Path) -> list[str]:
+    return output.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -35,6 +35,7 @@ _CONTENDED = 10164
 _NO_MESSAGE = 10037
 _KEEP = {"Nats-TTL": "never"}
 _CONTENDED_WAIT_S = 0.002
+_STALE_WAIT_S = 0.02
 _PAGE_BYTES = 1 << 20
 _RETRY_MIN_S, _RETRY_MAX_S = 0.02, 1.0
 
@@ -109,7 +110,18 @@ class JetStreamLog:
         return await self._page(subjects, _filter(subjects, of), after)
 
     async def read_deltas(self, subjects: SessionSubjects, lane: str, after: int) -> tuple[list[StoredEntry], bool]:
-        return await self._page(subjects, subjects.deltas(lane), after)
+        # Whoever takes a run over goes on where the text ends, so a replica that lags must not cut it short.
+        subject, deadline = subjects.deltas(lane), asyncio.get_running_loop().time() + self._connection.ack_timeout_s
+        last = await self._last_on(subjects, subject)
+        if last is None or last.seq <= after:
+            return [], True
+        while True:
+            page, _ = await self._page(subjects, subject, after)
+            if page:
+                return page, page[-1].seq >= last.seq
+            if asyncio.get_running_loop().time() > deadline:
+                raise Unavailable("a replica of the log stays behind")
+            await asyncio.sleep(_STALE_WAIT_S)
 
     async def holds(self, subjects: SessionSubjects, seq: int) -> bool:
         return await self._get(subjects, {"seq": seq}) is not None

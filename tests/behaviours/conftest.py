@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -30,3 +32,12 @@ async def stack(tmp_path: Path, nats_server: NatsNode) -> AsyncIterator[Stack]:
     """A stack on one NATS server, with its topology and no process yet."""
     async with Stack(tmp_path / "stack", nats_server.url) as running:
         yield running
+
+
+@pytest.fixture
+def seed(record_property: Callable[[str, object], None]) -> int:
+    """What chance in a test comes from; `ANTIPHON_TEST_SEED` gives the one of an earlier run."""
+    value = int(os.environ.get("ANTIPHON_TEST_SEED") or random.randrange(2**32))
+    record_property("seed", value)
+    print(f"seed {value}")
+    return value

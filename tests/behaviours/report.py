@@ -47,10 +47,7 @@ def read_outcome(junit: Path) -> Outcome:
         tests=len(cases),
         not_passed=tuple(bad for case in cases for bad in _not_passed(case)),
         figures=tuple(
-            prop.get("value", "")
-            for case in cases
-            for prop in case.iter("property")
-            if prop.get("name") == FIGURE
+            prop.get("value", "") for case in cases for prop in case.iter("property") if prop.get("name") == FIGURE
         ),
     )
 

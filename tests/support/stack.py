@@ -9,13 +9,21 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import jwt
+
+from broker.codec import decode_at
+from broker.config import LogSettings, NatsSettings
+from broker.events import Entry
+from broker.jetstream.connection import Connection
+from broker.jetstream.log import JetStreamLog
+from broker.subjects import place_of
+from tests.support.nats import cluster, single_server
 
 READY_WAIT_S = 20.0
 STOP_WAIT_S = 20.0
@@ -82,6 +90,7 @@ class Stack:
     delta_ttl_s: float = 3600.0
     env: Mapping[str, str] = field(default_factory=dict)
     processes: list[Process] = field(default_factory=list)
+    _started: int = 0
     _secret: str = field(default_factory=lambda: secrets.token_urlsafe(48))
 
     async def __aenter__(self) -> Self:
@@ -110,6 +119,25 @@ class Stack:
         """A new worker."""
         return await self._start(f"worker-{agent.replace(':', '-')}", "worker", agent, **env)
 
+    async def start(self, gateways: int, workers: int = 1, **env: str) -> list[Process]:
+        """Gateways, and workers of the agent `echo`, all started at once; returns the gateways."""
+        async with asyncio.TaskGroup() as tasks:
+            started = [tasks.create_task(self.gateway(**env)) for _ in range(gateways)]
+            for _ in range(workers):
+                tasks.create_task(self.worker(**env))
+        return [task.result() for task in started]
+
+    @contextlib.asynccontextmanager
+    async def log(self) -> AsyncIterator[JetStreamLog]:
+        """The log itself, ready to be read in this process."""
+        async with open_log(self.nats_url, LogSettings(lease_s=self.lease_s)) as (_, log):
+            yield log
+
+    async def entries(self, session: str) -> list[tuple[int, Entry]]:
+        """Every entry that the log holds of a session now, by sequence."""
+        async with self.log() as log:
+            return await read_entries(log, session)
+
     async def run(self, *args: str, **env: str) -> tuple[int, str]:
         """Runs an `antiphon` command to its end; its exit code and all it printed."""
         process = await asyncio.create_subprocess_exec(
@@ -135,7 +163,8 @@ class Stack:
         return jwt.encode(claims, self._secret, "HS256")
 
     async def _start(self, name: str, *args: str, **env: str) -> Process:
-        log = self.directory / f"{name}-{len(self.processes)}.log"
+        self._started += 1
+        log = self.directory / f"{name}-{self._started}.log"
         with log.open("wb") as file:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -177,3 +206,56 @@ async def _ready(process: Process) -> str:
                     return line.removeprefix("ready ").strip()
             await asyncio.sleep(0.02)
     raise AssertionError(f"{process.name} ended: {process.output()}")
+
+
+@contextlib.asynccontextmanager
+async def replicated_stack(directory: Path, replicas: int, *, lease_s: float = 3.0) -> AsyncIterator[Stack]:
+    """A stack on servers of its own: one for R1, a cluster of three for R3."""
+    async with contextlib.AsyncExitStack() as stack:
+        if replicas == 1:
+            urls = [(await stack.enter_async_context(single_server(directory / "nats"))).url]
+        else:
+            urls = (await stack.enter_async_context(cluster(directory / "nats"))).urls
+        made = Stack(directory / "stack", ",".join(urls), replicas=replicas, lease_s=lease_s)
+        yield await stack.enter_async_context(made)
+
+
+@contextlib.asynccontextmanager
+async def open_log(
+    nats_url: str, settings: LogSettings | None = None
+) -> AsyncIterator[tuple[Connection, JetStreamLog]]:
+    """A connection of this process and the log over it, prepared."""
+    settings = settings or LogSettings()
+    async with (
+        Connection(NatsSettings(nats_url=nats_url), name="test") as connection,
+        JetStreamLog(connection, settings) as log,
+    ):
+        await log.prepare()
+        yield connection, log
+
+
+async def read_entries(log: JetStreamLog, session: str) -> list[tuple[int, Entry]]:
+    """Every entry of a session, up to the head that the stream's leader names."""
+    subjects = log.subjects(session)
+    head = await log.head(subjects)
+    found: list[tuple[int, Entry]] = []
+    seen = 0
+    async with asyncio.timeout(READY_WAIT_S):
+        while head is not None and seen < head.seq:
+            page, _ = await log.read(subjects, seen)
+            for stored in page:
+                seen = stored.seq
+                place = place_of(stored.subject)
+                assert place is not None, stored.subject
+                found.append((seen, decode_at(place, stored.body)[0]))
+    return found
+
+
+def metric(exposition: str, name: str, **labels: str) -> float:
+    """The value of a sample in a Prometheus exposition; 0 if it is not there."""
+    wanted = name + ("{" + ",".join(f'{k}="{v}"' for k, v in labels.items()) + "}" if labels else "")
+    for line in exposition.splitlines():
+        sample, _, value = line.rpartition(" ")
+        if sample == wanted:
+            return float(value)
+    return 0.0

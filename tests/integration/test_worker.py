@@ -1,0 +1,262 @@
+"""A worker at its work, against a real nats-server: it runs in this process, beside a reader of the log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agent_worker.agents import echo
+from agent_worker.config import WorkerSettings
+from agent_worker.context import Agent, RunEnded, SessionContext
+from agent_worker.runtime import Worker
+from antiphon.processes import BrokerSettings
+from antiphon.worker_process import running_worker
+from broker.codec import decode_at
+from broker.config import LogSettings, NatsSettings
+from broker.events import Entry, InputSent, Participant, RunCancelRequested, RunError
+from broker.jetstream.connection import Connection
+from broker.jetstream.dispatch import JetStreamJobQueue
+from broker.jetstream.log import JetStreamLog
+from broker.jetstream.topology import Topology
+from broker.subjects import MAIN_LANE, place_of, run_id_of
+from broker.tail import StoredEntry
+from broker.transcript import Transcript
+from tests.support.nats import NatsNode
+from tests.support.stack import Stack, read_entries
+
+LEASE_S = 2.0
+WAIT_S = 15.0
+USER = Participant("user", "user-1")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A log, and what a gateway does with it."""
+
+    url: str
+    settings: LogSettings
+    connection: Connection
+    log: JetStreamLog
+    jobs: JetStreamJobQueue
+
+    async def send(self, session: str, content: str, input_id: str) -> str:
+        """Stores an input and offers its job, as a gateway does; returns the run's id."""
+        subjects = self.log.subjects(session)
+        entry = Entry(id=input_id, ts=1, events=(InputSent(input_id, content),), by=USER)
+        await self.log.append_input(subjects, entry, input_id)
+        await self.jobs.offer(subjects, MAIN_LANE)
+        return run_id_of(input_id)
+
+    async def cancel(self, session: str, run_id: str) -> None:
+        entry = Entry(id=f"cancel-{run_id}", ts=1, events=(RunCancelRequested(run_id),), by=USER)
+        await self.log.append_input(self.log.subjects(session), entry, entry.id)
+
+    async def until(self, session: str, reached: Callable[[Transcript], object]) -> Transcript:
+        """Follows the session from its start until it is as asked for."""
+        transcript = Transcript()
+        async with asyncio.timeout(WAIT_S), self.log.tail(self.log.subjects(session), 0) as tail:
+            while True:
+                for stored in await tail.next():
+                    assert isinstance(stored, StoredEntry)
+                    place = place_of(stored.subject)
+                    assert place is not None
+                    transcript.apply(stored.seq, decode_at(place, stored.body)[0])
+                    if reached(transcript):
+                        return transcript
+
+    async def ended(self, session: str, run_id: str) -> Transcript:
+        return await self.until(session, lambda t: t.state.run_end(run_id))
+
+    async def streaming(self, session: str) -> Transcript:
+        """Returns when the first text of the session is in the log."""
+        return await self.until(session, lambda t: any(m.role == "assistant" and m.text for m in t.messages))
+
+    async def errors(self, session: str) -> list[RunError]:
+        entries = await read_entries(self.log, session)
+        return [event for _, entry in entries for event in entry.events if isinstance(event, RunError)]
+
+    async def queued_jobs(self) -> int:
+        """Jobs that are queued or leased."""
+        state = (await self.connection.api("STREAM.INFO.WORK"))["state"]
+        return int(state["messages"])
+
+    async def no_jobs(self) -> None:
+        """Returns when no job is left."""
+        async with asyncio.timeout(WAIT_S):
+            while await self.queued_jobs():
+                await asyncio.sleep(0.01)
+
+    @contextlib.asynccontextmanager
+    async def working(self, agent: Agent = echo.agent, **settings: float) -> AsyncIterator[Working]:
+        """A worker at work until the context ends; one that was not told to leave is cut short then."""
+        broker = BrokerSettings(NatsSettings(nats_url=self.url), self.settings)
+        made = WorkerSettings(**{"concurrency": 8, "pull_wait_s": 1.0, **settings})  # type: ignore[arg-type]
+        async with running_worker(broker, made, agent) as worker, asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(worker.run())
+            yield Working(worker, task)
+            task.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Working:
+    """A worker, and the task that it runs in."""
+
+    worker: Worker
+    task: asyncio.Task[None]
+
+    async def left(self) -> None:
+        """Asks it to leave, and returns when it has."""
+        self.worker.shutdown()
+        async with asyncio.timeout(WAIT_S):
+            await asyncio.wait({self.task})
+        self.task.result()
+
+    async def die(self) -> None:
+        """It leaves at once, as after a second signal."""
+        self.task.cancel()
+        await asyncio.wait({self.task})
+
+    def count(self, name: str, **labels: str) -> float:
+        """The value of one of its metrics, without `antiphon_worker_`."""
+        value = self.worker._services.metrics.registry.get_sample_value(f"antiphon_worker_{name}", labels)
+        return value or 0.0
+
+
+@contextlib.asynccontextmanager
+async def open_site(url: str, *, replicas: int = 1) -> AsyncIterator[Site]:
+    settings = LogSettings(partitions=2, replicas=replicas, lease_s=LEASE_S)
+    async with Connection(NatsSettings(nats_url=url), name="site") as connection:
+        await Topology(connection, settings).apply()
+        async with JetStreamLog(connection, settings) as log:
+            await log.prepare()
+            yield Site(url, settings, connection, log, JetStreamJobQueue(connection, "default"))
+
+
+def said(transcript: Transcript) -> str:
+    """What the agent has said, in all its messages."""
+    return "".join(message.text for message in transcript.messages if message.role == "assistant")
+
+
+def tokens(count: int) -> str:
+    return "".join(f"t{i} " for i in range(count))
+
+
+# --- leaving -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_leaving_worker_ends_its_run_and_hands_over_what_waits(nats_server: NatsNode) -> None:
+    async with open_site(nats_server.url) as site:
+        async with site.working() as first:
+            running = await site.send("s", "stream 40 tokens at 80/s", "a")
+            waiting = await site.send("s", "then this", "b")
+            await site.streaming("s")
+            await first.left()
+        state = (await site.until("s", lambda t: t.state.lane(MAIN_LANE).owner is None and t.state.lanes)).state
+        state = (await site.ended("s", running)).state
+        assert state.run_end(running) == "success"
+        assert state.queued("b") is not None, "no run was taken after the worker was told to leave"
+        assert await site.queued_jobs() == 1
+        begin = time.monotonic()
+        async with site.working():
+            transcript = await site.ended("s", waiting)
+            assert time.monotonic() - begin < LEASE_S, "the job was handed over, not left to its lease"
+            assert said(transcript) == tokens(40) + "then this"
+            assert transcript.state.runs == {}
+            await site.no_jobs()
+
+
+async def test_a_run_that_outlasts_the_drain_goes_on_at_another_worker(nats_server: NatsNode) -> None:
+    async with open_site(nats_server.url) as site:
+        async with site.working(worker_drain_s=0.1) as first:
+            run_id = await site.send("s", "stream 100 tokens at 100/s", "a")
+            await site.streaming("s")
+            await first.left()
+        async with site.working():
+            transcript = await site.ended("s", run_id)
+        assert transcript.state.run_end(run_id) == "success"
+        assert said(transcript) == tokens(100)
+        assert [m.reason for m in transcript.messages if m.role == "assistant"] == ["worker_lost", "complete"]
+
+
+async def test_an_idle_worker_leaves_and_takes_no_job_with_it(nats_server: NatsNode) -> None:
+    async with open_site(nats_server.url) as site:
+        async with site.working() as first:
+            await first.left()
+        run_id = await site.send("s", "hello", "a")
+        begin = time.monotonic()
+        async with site.working():
+            await site.ended("s", run_id)
+        assert time.monotonic() - begin < LEASE_S
+
+
+async def test_a_second_signal_leaves_at_once(nats_server: NatsNode, tmp_path: Path) -> None:
+    async with Stack(tmp_path / "stack", nats_server.url, lease_s=LEASE_S) as stack, open_site_of(stack) as site:
+        worker = await stack.worker(worker_drain_s="30")
+        run_id = await site.send("s", "stream 100 tokens at 50/s", "a")
+        await site.streaming("s")
+        worker.terminate_soon()
+        async with asyncio.timeout(WAIT_S):
+            while "draining" not in worker.output():
+                await asyncio.sleep(0.01)
+        assert await worker.terminate() == 0
+        assert (await site.streaming("s")).state.runs, "the run is left to others"
+        await stack.worker()
+        assert said(await site.ended("s", run_id)) == tokens(100)
+
+
+@contextlib.asynccontextmanager
+async def open_site_of(stack: Stack) -> AsyncIterator[Site]:
+    """The log of a stack, whose topology has been applied."""
+    settings = LogSettings(partitions=stack.partitions, lease_s=stack.lease_s)
+    async with Connection(NatsSettings(nats_url=stack.nats_url), name="site") as connection:
+        async with JetStreamLog(connection, settings) as log:
+            await log.prepare()
+            yield Site(stack.nats_url, settings, connection, log, JetStreamJobQueue(connection, "default"))
+
+
+# --- how much, and how soon ---------------------------------------------------------------------------------------------
+
+
+async def test_no_more_lanes_are_worked_on_than_there_is_room_for(nats_server: NatsNode) -> None:
+    active, most, release = 0, 0, asyncio.Semaphore(0)
+    entered = asyncio.Semaphore(0)
+
+    async def counting(ctx: SessionContext) -> None:
+        nonlocal active, most
+        active += 1
+        most = max(most, active)
+        entered.release()
+        await release.acquire()
+        active -= 1
+        await ctx.text("done")
+
+    async with open_site(nats_server.url) as site, site.working(Agent("counting", counting), concurrency=2) as worker:
+        runs = [await site.send(f"s{i}", "go", f"a{i}") for i in range(5)]
+        async with asyncio.timeout(WAIT_S):
+            await entered.acquire()
+            for _ in range(4):
+                await entered.acquire()
+                release.release()
+        release.release()
+        for i, run_id in enumerate(runs):
+            assert (await site.ended(f"s{i}", run_id)).state.run_end(run_id) == "success"
+        assert most == 2
+        assert worker.count("capacity") == 2
+
+
+async def test_inputs_sent_the_moment_a_run_ends_do_not_wait_for_a_lease(nats_server: NatsNode) -> None:
+    """The next input comes while the lane is being let go of, again and again."""
+    async with open_site(nats_server.url) as site, site.working():
+        slowest_s = 0.0
+        for i in range(100):
+            begin = time.monotonic()
+            await site.ended("s", await site.send("s", "nothing", f"a{i}"))
+            slowest_s = max(slowest_s, time.monotonic() - begin)
+        assert slowest_s < LEASE_S / 2
+        await site.no_jobs()
