@@ -10,9 +10,12 @@ from typing import Any, Literal
 
 import orjson
 
+from agent_worker.lane import EVENT_BYTES_MAX
 from agent_worker.writer import LaneWriter
+from broker.codec import event_to_wire
 from broker.errors import AntiphonError
 from broker.events import (
+    Event,
     OtherEvent,
     ReasoningMessageStart,
     StepFinished,
@@ -31,12 +34,17 @@ class RunEnded(AntiphonError):
     """The run has ended; nothing more can be said in it."""
 
 
+class ContentTooLarge(AntiphonError):
+    """An event is larger than the log takes; nothing of it was stored. Unhandled, it ends the run."""
+
+
 class SessionContext:
     """An agent's place in a session, for one run.
 
     Text is stored before anyone sees it. `text()` and its like return as soon as the text is queued, and wait only
     when too much is queued; `flush()` returns when all of it is stored. All raise RunEnded after the run has ended,
-    and LogError when the lane is lost; an agent need not handle either.
+    and LogError when the lane is lost; an agent need not handle either. Events of more than 256 KiB raise
+    ContentTooLarge.
     """
 
     def __init__(
@@ -132,18 +140,15 @@ class SessionContext:
 
     async def tool_result(self, tool_call_id: str, content: str) -> None:
         """Shows what a tool gave back."""
-        self._check()
-        self._writer.record(ToolCallResult(self._new_id("res"), tool_call_id, content))
+        self._record(ToolCallResult(self._new_id("res"), tool_call_id, content))
 
     async def custom(self, name: str, value: Any) -> None:
         """An event of the application's own (AG-UI CUSTOM)."""
-        self._check()
-        self._writer.record(OtherEvent("CUSTOM", {"type": "CUSTOM", "name": name, "value": value}))
+        self._record(OtherEvent("CUSTOM", {"type": "CUSTOM", "name": name, "value": value}))
 
     async def state_snapshot(self, snapshot: Any) -> None:
         """The agent's shared state, whole (AG-UI STATE_SNAPSHOT)."""
-        self._check()
-        self._writer.record(OtherEvent("STATE_SNAPSHOT", {"type": "STATE_SNAPSHOT", "snapshot": snapshot}))
+        self._record(OtherEvent("STATE_SNAPSHOT", {"type": "STATE_SNAPSHOT", "snapshot": snapshot}))
 
     async def flush(self) -> None:
         """Returns when everything said so far is stored."""
@@ -153,6 +158,15 @@ class SessionContext:
     def end(self) -> None:
         """For the runtime: nothing more is taken from the agent."""
         self._ended = True
+
+    def _record(self, event: Event) -> None:
+        self._check()
+        size = len(orjson.dumps(event_to_wire(event)))
+        if size > EVENT_BYTES_MAX:
+            raise ContentTooLarge(
+                f"the event has {size} bytes, the limit is {EVENT_BYTES_MAX}: keep the data elsewhere"
+            )
+        self._writer.record(event)
 
     def _check(self) -> None:
         if self._ended:

@@ -14,17 +14,24 @@ from broker.events import (
     Delta,
     Event,
     MessageSegment,
+    OtherEvent,
     ReasoningMessageContent,
     ReasoningMessageEnd,
     TextMessageContent,
     TextMessageEnd,
     ToolCallArgs,
     ToolCallEnd,
+    ToolCallResult,
 )
 
 StreamKind = Literal["text", "reasoning", "tool_call"]
 RECORD_EVENTS_MAX = 64
 """Events that one record may hold."""
+RECORD_CHARS_MAX = 65_536
+"""Characters of ended texts after which a record takes no more events; with escapes and events of `EVENT_BYTES_MAX`, it
+stays below the 1 MiB that NATS takes."""
+EVENT_BYTES_MAX = 262_144
+"""Bytes that one event of an agent's own (a tool's result, a state, a custom event) may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,19 +150,25 @@ class LaneQueue:
 
     def _next_record(self) -> Write:
         events: list[Event] = []
-        while self._waiting and len(events) < RECORD_EVENTS_MAX:
+        chars = 0
+        while self._waiting and len(events) < RECORD_EVENTS_MAX and chars < RECORD_CHARS_MAX:
             match self._waiting[0]:
                 case _Text():
                     break
                 case _Close(id_, reason):
-                    events += self._ending(self._streams.pop(id_), reason)
+                    ending = self._ending(self._streams.pop(id_), reason)
+                    chars += ending[0].length
+                    events += ending
+                case group if events and _is_large(group):
+                    break
                 case group:
                     events += group
+                    chars += RECORD_CHARS_MAX if _is_large(group) else 0
             self._waiting.popleft()
         return Write(tuple(events), None, 0)
 
-    def _ending(self, stream: _Stream, reason: str) -> list[Event]:
-        return [self._segment(stream, final=True, reason=reason), _end(stream)]
+    def _ending(self, stream: _Stream, reason: str) -> tuple[MessageSegment, Event]:
+        return self._segment(stream, final=True, reason=reason), _end(stream)
 
     def _segment(self, stream: _Stream, *, final: bool = False, reason: str | None = None) -> MessageSegment:
         text = "".join(stream.unsettled)
@@ -164,6 +177,11 @@ class LaneQueue:
         stream.unsettled.clear()
         stream.deltas = 0
         return segment
+
+
+def _is_large(group: tuple[Event, ...]) -> bool:
+    """Whether the events may hold an author's payload, which gets a record of its own."""
+    return any(isinstance(event, OtherEvent | ToolCallResult) for event in group)
 
 
 def _delta(stream: _Stream, text: str) -> Delta:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import structlog
 
 from agent_worker.config import WorkerSettings
-from agent_worker.context import Agent, SessionContext
+from agent_worker.context import Agent, ContentTooLarge, SessionContext
 from agent_worker.lane import StreamKind, end_event
 from agent_worker.metrics import WorkerMetrics
 from agent_worker.writer import LaneWriter
@@ -136,6 +136,8 @@ class RunExecution:
             return "complete", self._end("success", RunFinished(self.subjects.session, run_id, {"type": "success"}))
         if isinstance(error, LogError):
             raise error
+        if isinstance(error, ContentTooLarge):
+            return "error", self._end("error", RunError(str(error), RunErrorCode.CONTENT_TOO_LARGE.value))
         # The text of an author's exception may hold what people said: clients get its type, the worker's log the place.
         _log.error(
             "the agent raised", session=self.subjects.session, run=self.writer.run_id, error=type(error).__name__

@@ -48,6 +48,7 @@ class Worker:
             taking = tasks.create_task(self._take_jobs(tasks))
             await self._leaving.wait()
             taking.cancel()
+            await self._source.close()
             for owner in self._owners.values():
                 owner.finish_up()
             await self._drain()

@@ -81,7 +81,6 @@ class RunErrorCode(StrEnum):
     RUN_TIMEOUT = "run_timeout"
     WORKER_LOST = "worker_lost"
     CONTENT_TOO_LARGE = "content_too_large"
-    UNAVAILABLE = "unavailable"
 
 
 class CloseCode(IntEnum):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -156,6 +156,10 @@ class JobSource(Protocol):
         """The next job; None if none came within `wait_s`. Safe to cancel. Raises Unavailable."""
         ...
 
+    async def close(self) -> None:
+        """Takes no more: what was asked for and comes too late goes back to the queue. May be called again."""
+        ...
+
 
 class JobQueue(Protocol):
     """Where gateways put jobs."""
@@ -167,6 +171,10 @@ class JobQueue(Protocol):
 
 class Health(Protocol):
     """Whether the log can be used."""
+
+    def on_change(self, callback: Callable[[bool], None]) -> None:
+        """Calls `callback` with False when NATS goes away and with True when it is back."""
+        ...
 
     async def problems(self) -> list[str]:
         """What is wrong, a line each; empty if all is well. Never raises."""

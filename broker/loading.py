@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from broker.checkpoint import START, Checkpoint, Page, decode_checkpoint, page_at, state_at
 from broker.codec import decode_at
 from broker.interfaces import Of, SessionLog
-from broker.session import SessionState
+from broker.session import SessionState, fold
 from broker.subjects import SessionSubjects, place_of
 from broker.tail import StoredEntry
 from broker.transcript import Message, Transcript
@@ -34,6 +34,20 @@ class Loaded:
         self.transcript.apply(stored.seq, decode_at(place, stored.body)[0])
         if self.state.idle and not before.idle:
             self.quiet.append(self.state)
+
+
+async def load_state(log: SessionLog, subjects: SessionSubjects) -> SessionState:
+    """The state alone, without the messages. Raises Unavailable."""
+    state = decode_checkpoint(await log.read_checkpoint(subjects)).state
+    position, end = state.as_of, False
+    while not end:
+        entries, end = await log.read(subjects, position, Of.RECORDS)
+        for stored in entries:
+            place = place_of(stored.subject)
+            if place is not None:
+                state = fold(state, stored.seq, decode_at(place, stored.body)[0])
+            position = stored.seq
+    return state
 
 
 async def load(log: SessionLog, subjects: SessionSubjects) -> Loaded:

@@ -25,7 +25,7 @@ lane and each gateway, far fewer than this."""
 MAX_BUFFERED = 1024
 """Live messages kept while behind; beyond that they are dropped and fetched from the log instead."""
 STALE_READS_MAX = 250
-"""Reads in a row that find nothing more and end before the log's head; after them what is missing has aged out."""
+"""Reads in a row that end before the head and bring nothing; after them the leader is asked for the head again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,10 @@ Delivery = StoredEntry | Rewound
 class Tail:
     """One reader's place in a session. Feed it what happens; it returns what to deliver, in order.
 
-    A lost entry is delivered, after a `Rewound` if others have passed it, by the first of these: the next live message
-    of its subject, whenever that comes; or any check of the log (after a gap or a disturbance) before `recent` more
-    entries have been delivered. What an older loss on a subject hides from is a check that finds a newer entry there.
+    A lost entry comes to light, and is delivered after a `Rewound` if others have passed it, with the next live message
+    of its subject, however late that comes, or with any check of the log (for a gap anywhere, or a disturbance) before
+    `recent` more entries have been delivered. It stays lost only if a later check finds a newer entry of its subject,
+    because entries that are read do not say what was before them on theirs.
     """
 
     def __init__(self, after: int, *, recent: int = RECENT, max_buffered: int = MAX_BUFFERED) -> None:
@@ -86,11 +87,13 @@ class Tail:
         self._recent_floor = after
         self._buffer: list[LiveEntry] = []
         self._overflowed = False
-        # The check under way, or the last one: the log was read from `_check_from` to `_target` or further.
+        # The check under way: from `_check_from`, because of the live message `_cause` (0: none), to `_target`.
         self._check_from = after
-        self._target = 0
         self._cause = 0
+        self._target = 0
+        self._checked_to = after
         self._stale_reads = 0
+        self._doubtful = False
         self._ask_again = False
 
     @property
@@ -110,7 +113,7 @@ class Tail:
         if self.need is not Need.NOTHING:
             self._keep(message)
             return []
-        if self._was_delivered(entry):
+        if entry.seq <= self.seen and self._was_delivered(entry):
             self.duplicates += 1
             return []
         if self._misses(message):
@@ -128,8 +131,10 @@ class Tail:
         if self._ask_again:
             self._ask_again = False
             return []
-        self._target = max(0 if head is None else head.seq, self._cause)
-        self._stale_reads = 0
+        self._target = 0 if head is None else head.seq
+        if not self._doubtful:
+            # What came live is in the log, even if a leader that is new does not know yet.
+            self._target = max(self._target, self._cause)
         if self._target > self.fetch_after:
             self.need = Need.FETCH
             return []
@@ -151,11 +156,13 @@ class Tail:
         return out
 
     def _end_of_log(self, *, progress: bool) -> list[Delivery]:
+        if self.fetch_after >= self._target:
+            return self._caught_up()
+        # A stale replica does not have what the leader has: read again. If that does not help, it may have aged out.
         self._stale_reads = 0 if progress else self._stale_reads + 1
-        if self.fetch_after < self._target and self._stale_reads < STALE_READS_MAX:
-            # A stale replica: it does not have what the leader has. Ask again.
-            return []
-        return self._caught_up()
+        if self._stale_reads == STALE_READS_MAX:
+            self._stale_reads, self._doubtful, self.need = 0, True, Need.HEAD
+        return []
 
     def _check(self, after: int) -> None:
         """Compare with the log from `after` on, or from further back if a check is under way that began there."""
@@ -164,7 +171,8 @@ class Tail:
         self.need = Need.HEAD
 
     def _caught_up(self) -> list[Delivery]:
-        self.need, self._cause = Need.NOTHING, 0
+        self._checked_to = max(self._target, self.fetch_after, self._cause)
+        self.need, self._cause, self._stale_reads, self._doubtful = Need.NOTHING, 0, 0, False
         kept, self._buffer = sorted(self._buffer, key=lambda m: m.entry.seq), []
         overflowed, self._overflowed = self._overflowed, False
         out: list[Delivery] = []
@@ -192,7 +200,7 @@ class Tail:
         return entry.seq in self._recent or entry.seq <= min(self._recent_floor, self._known_on(entry.subject))
 
     def _was_checked(self, seq: int) -> bool:
-        return self._check_from < seq <= max(self._target, self.fetch_after)
+        return self._check_from < seq <= self._checked_to
 
     def _misses(self, message: LiveEntry) -> bool:
         prev = message.prev_on_subject

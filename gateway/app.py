@@ -13,7 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 
 from broker.errors import CloseCode
 from broker.interfaces import Health
-from gateway.protocol import SUBPROTOCOL
+from gateway.protocol import SUBPROTOCOL, log_status
 from gateway.websocket import ClientConnection, Services
 
 _log = structlog.get_logger("antiphon.gateway")
@@ -41,6 +41,7 @@ class Gateway:
         self._empty = asyncio.Event()
         self._empty.set()
         self._draining = False
+        health.on_change(self._on_log)
         self.app = web.Application()
         self.app.router.add_get("/v1/connect", self._connect)
         self.app.router.add_get("/healthz", self._healthz)
@@ -71,6 +72,11 @@ class Gateway:
                 await self._empty.wait()
         except TimeoutError:
             _log.warning("connections are left at the end of the drain", connections=len(self._connections))
+
+    def _on_log(self, available: bool) -> None:
+        """Tells the clients that the log is away, or back: until then nothing new can come, and nothing be stored."""
+        for connection in self._connections:
+            connection.tell(log_status(available))
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         settings = self._services.settings

@@ -18,7 +18,7 @@ from broker.codec import decode_at, frame
 from broker.errors import Unavailable
 from broker.interfaces import JobQueue, LiveTail, SessionLog
 from broker.lease import has_work
-from broker.loading import load
+from broker.loading import load_state
 from broker.session import SessionState, fold
 from broker.subjects import MAIN_LANE, Kind, SessionSubjects, place_of
 from broker.tail import Rewound, StoredEntry
@@ -63,6 +63,7 @@ class Feed:
         self.last = 0
         """The sequence of the last entry that was taken in; what comes next has it as `prev`."""
         self.users = 0
+        self._position = 0
         self._ring: deque[ReplayEntry] = deque()
         self._ring_bytes = 0
         self._floor = 0
@@ -93,7 +94,7 @@ class Feed:
 
     async def reached(self, seq: int) -> None:
         """Returns when entry `seq` has been taken in. Safe to cancel."""
-        while self.last < seq:
+        while self._position < seq:
             await self._next_change()
 
     def after(self, seq: int) -> list[ReplayEntry]:
@@ -151,12 +152,12 @@ class Feed:
         wait_s = 0.05
         while True:
             try:
-                self.state = (await load(self._log, self.subjects)).state
+                self.state = await load_state(self._log, self.subjects)
                 break
             except Unavailable:
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, 2.0)
-        self.last = self._floor = self.state.as_of
+        self.last = self._position = self._floor = self.state.as_of
 
     async def _follow(self, tail: LiveTail) -> Rewound:
         while True:
@@ -187,6 +188,7 @@ class Feed:
                 return
 
     def _take(self, stored: StoredEntry) -> None:
+        self._position = stored.seq
         place = place_of(stored.subject)
         if place is None:
             return

@@ -235,6 +235,10 @@ def parse_cursor(value: str) -> tuple[str, int]:
     return epoch, int(seq)
 
 
+def log_status(available: bool) -> bytes:
+    return orjson.dumps({"op": "log.back" if available else "log.away"})
+
+
 def text_message(payload: bytes) -> bytes:
     """A WebSocket text message of a server: unmasked, in one frame (RFC 6455, section 5.2)."""
     size = len(payload)

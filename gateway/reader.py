@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from broker.codec import decode_at
 from broker.errors import Unavailable
@@ -19,6 +20,9 @@ from gateway.replay import ReplayEntry, frames, sane_body
 
 _STALE_WAIT_S = 0.02
 _STALE_TRIES = 250
+_AWAY_WAIT_S = 0.25
+
+T = TypeVar("T")
 
 
 class Outlet(Protocol):
@@ -115,7 +119,7 @@ class SessionReader:
         if self._every:
             as_of, before, view = 0, 0, public_view(type(self._feed.state)())
         else:
-            state = (await self._feed.checkpoint()).state
+            state = (await self._patiently(self._feed.checkpoint)).state
             as_of, before, view = state.as_of, state.messages, public_view(state)
         self._write([protocol.snapshot(self._feed.session, as_of, before, view)])
         self._at = _Position(as_of, as_of)
@@ -139,7 +143,7 @@ class SessionReader:
             if self._at.read >= self._feed.floor:
                 if self._from_ring():
                     break
-            elif await self._from_log():
+            elif await self._patiently(self._from_log):
                 stale = 0
             else:
                 stale += 1
@@ -150,6 +154,14 @@ class SessionReader:
         if announce:
             self._write([protocol.caught_up(self._feed.session, self._at.sent, self._epoch)])
         self._feed.go_live(self)
+
+    async def _patiently(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Reads again until the log can be read: an outage of NATS is no reason to send the client away."""
+        while True:
+            try:
+                return await read()
+            except Unavailable:
+                await asyncio.sleep(_AWAY_WAIT_S)
 
     def _from_ring(self) -> bool:
         """Sends from the ring; True if that was all."""

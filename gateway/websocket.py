@@ -148,6 +148,11 @@ class ClientConnection:
         """Sends the client elsewhere."""
         self._close(Closing(CloseCode.DRAINING, "draining", retry_after_ms))
 
+    def tell(self, payload: bytes) -> None:
+        """Sends a frame that is no reply."""
+        if self._identity is not None:
+            self._send(payload)
+
     # --- reading -------------------------------------------------------------------------------------------------------
 
     async def _greet(self) -> None:

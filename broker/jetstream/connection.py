@@ -71,6 +71,7 @@ class Connection:
         self._connecting: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._listeners: set[Callable[[Subscription | None], None]] = set()
+        self._watchers: list[Callable[[bool], None]] = []
         self.last_error: str = "not connected yet"
 
     async def __aenter__(self) -> Self:
@@ -107,6 +108,10 @@ class Connection:
         """Registers `callback`; returns what takes it off again."""
         self._listeners.add(callback)
         return lambda: self._listeners.discard(callback)
+
+    def on_connectivity(self, callback: Callable[[bool], None]) -> None:
+        """Calls `callback` with False when NATS goes away and with True when it is there (again)."""
+        self._watchers.append(callback)
 
     async def publish(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, *, timeout_s: float | None = None
@@ -216,6 +221,7 @@ class Connection:
         await self._nc.flush()
         self.last_error = ""
         self._ready.set()
+        self._announce(True)
         _log.info("connected", server=str(self._nc.connected_url.netloc if self._nc.connected_url else ""))
 
     def _options(self) -> dict[str, Any]:
@@ -259,15 +265,21 @@ class Connection:
         if not self._nc.is_closed:
             _log.warning("NATS is away", reason=self.last_error or "connection lost")
         self._fail_waiting("NATS went away; the outcome is not known")
+        self._announce(False)
 
     async def _on_reconnected(self) -> None:
         self.last_error = ""
         _log.info("NATS is back")
         self._tell(None)
+        self._announce(True)
 
     def _tell(self, sub: Subscription | None) -> None:
         for callback in tuple(self._listeners):
             callback(sub)
+
+    def _announce(self, connected: bool) -> None:
+        for watcher in self._watchers:
+            watcher(connected)
 
     def _fail_waiting(self, why: str) -> None:
         for future in self._waiting.values():

@@ -85,9 +85,13 @@ class JetStreamJobSource:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
         if self._sub is None:
             return
-        await self._connection.unsubscribe(self._sub)
+        sub, self._sub = self._sub, None
+        await self._connection.unsubscribe(sub)
         with contextlib.suppress(Unavailable):
             await self._connection.flush()
             while not self._answers.empty():

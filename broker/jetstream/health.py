@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from broker.config import LogSettings
 from broker.errors import LogError
@@ -23,6 +24,9 @@ class JetStreamHealth:
         self._log = log
         self._topology = Topology(connection, settings)
         self._good_until = 0.0
+
+    def on_change(self, callback: Callable[[bool], None]) -> None:
+        self._connection.on_connectivity(callback)
 
     async def problems(self) -> list[str]:
         if not self._connection.connected:

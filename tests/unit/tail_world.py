@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from broker.tail import Delivery, LiveEntry, Need, Rewound, StoredEntry, Tail
+from broker.tail import STALE_READS_MAX, Delivery, LiveEntry, Need, Rewound, StoredEntry, Tail
 
-SUBJECTS = ("r.in", "r.ev.main", "d.main")
-QUIET_STEPS_MAX = 2_000
+DELTAS = "d.main"
+SUBJECTS = ("r.in", "r.ev.main", DELTAS)
+QUIET_STEPS_MAX = 20 * STALE_READS_MAX
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class World:
     delivered: list[StoredEntry] = field(default_factory=list)
     rewinds: list[Rewound] = field(default_factory=list)
     deliveries: int = 0
+    last_seq: int = 0
     after: int = 0
     tail: Tail | None = None
     question: Question | None = None
@@ -42,7 +44,7 @@ class World:
 
     def write(self, subject: str, skip: int = 0) -> LiveEntry:
         """Stores an entry; `skip` sequences go to other sessions of the stream. It is republished if anybody listens."""
-        seq = (self.log[-1].seq if self.log else 0) + 1 + skip
+        self.last_seq = seq = self.last_seq + 1 + skip
         prev = max((e.seq for e in self.log if e.subject == subject), default=0)
         entry = StoredEntry(seq, subject, b"%d" % seq)
         self.log.append(entry)
@@ -77,6 +79,11 @@ class World:
         """Something that was sent before, whether it arrived then or not."""
         if self.sent:
             self._take(self._tail.on_live(self.sent[which % len(self.sent)]))
+
+    def expire(self, count: int) -> None:
+        """The oldest deltas age out."""
+        old = [e for e in self.log if e.subject == DELTAS][:count]
+        self.log = [e for e in self.log if e not in old]
 
     def disturb(self) -> None:
         self._tail.disturbed()

@@ -26,6 +26,7 @@ disturbances = st.just(("disturb",))
 requests = st.tuples(st.just("ask"), st.integers(0, 4), st.integers(1, 4))
 answers = st.just(("answer",))
 rests = st.just(("come_to_rest",))
+expiries = st.tuples(st.just("expire"), st.integers(1, 3))
 
 EVENTS = (writes, says, mumbles, arrivals, losses, repeats, disturbances, requests, answers, rests)
 LOSSLESS_EVENTS = (writes, arrivals_in_order, disturbances, requests, answers, rests)
@@ -92,3 +93,38 @@ def test_without_loss_nothing_is_taken_back(world: World, ops: list[Op]) -> None
     assert world.delivered == world.expected
     assert world.rewinds == []
     assert world.deliveries == len(world.expected)
+
+
+@given(joined(max_buffered=3), histories((*EVENTS, expiries, expiries)))
+def test_what_ages_out_is_not_waited_for(world: World, ops: list[Op]) -> None:
+    play(world, ops)
+    world.disturb()
+    world.come_to_rest()
+    assert [e for e in world.delivered if e in world.log] == world.expected
+
+
+@given(joined(recent=3, max_buffered=3), histories())
+def test_only_what_has_left_the_window_stays_lost(world: World, ops: list[Op]) -> None:
+    play(world, ops)
+    world.disturb()
+    world.come_to_rest()
+    for entry in world.missing:
+        assert sum(delivered.seq > entry.seq for delivered in world.delivered) >= 3
+
+
+OTHERS = st.sampled_from(SUBJECTS[1:])
+elsewhere: st.SearchStrategy[list[Op]] = st.lists(
+    st.one_of(st.tuples(st.just("say"), OTHERS), st.tuples(st.just("mumble"), OTHERS), requests, answers, rests, disturbances),
+    max_size=40,
+)
+
+
+@given(joined(recent=3), st.integers(1, 5), elsewhere)
+def test_the_next_message_finds_a_loss_of_any_age(world: World, lost: int, ops: list[Op]) -> None:
+    world.come_to_rest()
+    for _ in range(lost):
+        world.mumble(SUBJECTS[0])
+    play(world, ops)
+    world.say(SUBJECTS[0])
+    world.come_to_rest()
+    assert SUBJECTS[0] not in {entry.subject for entry in world.missing}
