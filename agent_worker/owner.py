@@ -56,7 +56,6 @@ class LaneOwner:
         self._changed = asyncio.Event()
         self._taking_runs = True
         self._handing_over = False
-        self._letting_go = False
         self.again: Job | None = None
         """A job that came while the lane was being let go of, or lost: nobody is at work on it."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from agent_worker.config import WorkerSettings
-from agent_worker.loading import BUILT_IN, load_agent
+from agent_worker.loading import BUILT_IN, check_agent, load_agent
 from antiphon import processes
 from antiphon.options import add_settings, settings
 from antiphon.place import DEFAULT_DIR, make_token, place
@@ -108,8 +108,7 @@ async def _run_dev(args: argparse.Namespace) -> None:
     from antiphon.dev import DevOptions, run_dev
 
     broker = processes.BrokerSettings(settings(NatsSettings, args), settings(LogSettings, args, replicas=1))
-    if args.agent not in BUILT_IN:
-        load_agent(args.agent)
+    check_agent(args.agent)
     await run_dev(DevOptions(place(args.data), broker, settings(GatewaySettings, args), args.agent))
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from agent_worker.agents.local import weights
+from agent_worker.agents.local import llama, weights
 from antiphon.chat import chat
 from antiphon.place import Place
 from antiphon.talk import access
@@ -23,6 +23,7 @@ _READY_WAIT_S = 60.0
 async def run_demo(place: Place, port: str) -> int:
     """Returns when the user leaves the chat. Raises ConfigError."""
     weights()
+    llama()
     place.make()
     async with _dev(place, port) as lines:
         print("\n".join(lines), flush=True)

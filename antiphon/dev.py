@@ -15,7 +15,7 @@ import structlog
 
 from antiphon.gateway_process import running_gateway
 from antiphon.place import Place, Running, make_token
-from antiphon.processes import BrokerSettings, stop_signals
+from antiphon.processes import BrokerSettings, settle_memory, stop_signals
 from broker.errors import AntiphonError
 from broker.jetstream.child import ChildProcess, try_lock
 from broker.jetstream.connection import Connection
@@ -57,6 +57,7 @@ async def run_dev(options: DevOptions) -> None:
         await stack.enter_async_context(_worker(options, server.url))
         options.place.announce(Running(url, server.url, os.getpid()))
         stack.callback(options.place.withdraw)
+        settle_memory()
         _say_ready(options, url)
         with stop_signals() as stop:
             async with asyncio.TaskGroup() as tasks:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from agent_worker.agents.local import weights
+from agent_worker.agents.local import llama, weights
 from antiphon.options import settings
 from antiphon.place import Place
 from broker.config import LogSettings, NatsSettings
@@ -73,10 +72,9 @@ def _nats_binary() -> Finding:
 def _model() -> Finding:
     try:
         path = weights()
+        llama()
     except AntiphonError as error:
         return Finding("the model for the agent `local`", str(error), needed=False)
-    if importlib.util.find_spec("xllamacpp") is None:
-        return Finding("llama.cpp for the agent `local`", "pip install 'antiphon[local]'", needed=False)
     return Finding(f"model: {path.stem}")
 
 

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 
 from antiphon.listening import serving
-from antiphon.processes import BrokerSettings, stop_signals, wait_for_log
+from antiphon.processes import BrokerSettings, settle_memory, stop_signals, wait_for_log
 from broker.jetstream.connection import Connection
 from broker.jetstream.dispatch import JetStreamJobQueue
 from broker.jetstream.health import JetStreamHealth
@@ -51,6 +51,7 @@ async def running_gateway(broker: BrokerSettings, settings: GatewaySettings) -> 
 async def run_gateway(broker: BrokerSettings, settings: GatewaySettings) -> None:
     """Serves until SIGTERM or SIGINT, then drains."""
     async with running_gateway(broker, settings) as (gateway, url):
+        settle_memory()
         print(f"ready {url}", flush=True)
         with stop_signals() as stop:
             await stop.wait()

