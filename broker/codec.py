@@ -72,13 +72,13 @@ _FIELDS: dict[type, tuple[_Field, ...]] = dict(_TYPES.values())
 
 
 def event_to_wire(event: Event) -> dict[str, Any]:
-    """The event as a JSON object, `type` first; fields that are None or False are left out."""
+    """The event as a JSON object, `type` first; fields that are None or False, and need not be there, are left out."""
     if isinstance(event, OtherEvent):
         return dict(event.body)
     wire: dict[str, Any] = {"type": event.TYPE}
     for spec in _FIELDS[type(event)]:
         value = getattr(event, spec.attribute)
-        if value is not None and value is not False:
+        if spec.required or (value is not None and value is not False):
             wire[spec.wire] = value
     wire.update(event.extra)
     return wire
@@ -148,17 +148,22 @@ def encode(entry: Entry) -> bytes:
 
 def decode(body: bytes) -> Entry:
     """The inverse of `encode`. Raises CodecError for bytes that are not an entry."""
+    return entry_from_wire(_parse(body))
+
+
+def _parse(body: bytes) -> Any:
     try:
-        wire = orjson.loads(body)
+        return orjson.loads(body)
     except orjson.JSONDecodeError:
         raise CodecError("an entry must be JSON") from None
-    return entry_from_wire(wire)
 
 
 def entry_from_wire(wire: Any) -> Entry:
     """Raises CodecError for an object that is not an entry."""
     match wire:
-        case {"id": str(id_), "ts": int(ts), "events": [*events]} if all(isinstance(e, dict) for e in events):
+        case {"id": str(id_), "ts": ts, "events": [*events]} if _is_int(ts) and all(
+            isinstance(e, dict) for e in events
+        ):
             lane, run, off = wire.get("lane"), wire.get("run"), wire.get("off")
             return Entry(
                 id=id_,
@@ -173,6 +178,9 @@ def entry_from_wire(wire: Any) -> Entry:
             raise CodecError("an entry needs `id`, `ts` and `events`")
 
 
+_FRAME_FIELDS = frozenset({"op", "session", "seq", "prev", "merged"})
+"""What only a gateway says of an entry, in the frame around it."""
+
 VOID = Entry(id="", ts=0, events=())
 """Stands for an entry that cannot be read: it keeps its place in the chain and says nothing."""
 
@@ -181,21 +189,25 @@ def decode_at(place: Place, body: bytes) -> tuple[Entry, bool]:
     """The entry stored at `place`, and whether it says just what its writer had the right to say there.
 
     Subjects are guarded by NATS permissions, bodies are not. A lane's owner cannot send a participant's input or
-    claim a lane by an event, nor a participant write as an agent: such events are dropped, and the lane is that of
-    the subject, whatever the body says. A body that is no entry is `VOID`.
+    claim a lane by an event, nor a participant write as an agent: such events are dropped; the lane is that of the
+    subject, and `off` is for deltas, whatever the body says. A body that is no entry is `VOID`.
     """
     try:
-        entry = decode(body)
+        wire = _parse(body)
+        entry = entry_from_wire(wire)
     except CodecError:
         return VOID, False
-    events = tuple(event for event in entry.events if _belongs(place, event))
-    lane = place.lane or None
-    if len(events) == len(entry.events) and entry.lane == lane:
-        return entry, True
-    return dataclasses.replace(entry, events=events, lane=lane), False
+    sane = dataclasses.replace(
+        entry,
+        events=tuple(event for event in entry.events if _belongs(place, entry, event)),
+        lane=place.lane or None,
+        off=entry.off if place.kind is Kind.DELTA else None,
+    )
+    # A frame is put around the body as it is: it must be an object from its first byte, with no field of the frame's.
+    return sane, sane == entry and body.startswith(b"{") and _FRAME_FIELDS.isdisjoint(wire)
 
 
-def _belongs(place: Place, event: Event) -> bool:
+def _belongs(place: Place, entry: Entry, event: Event) -> bool:
     match place.kind:
         case Kind.INPUT:
             return isinstance(event, (*_PARTICIPANT_EVENTS, OtherEvent))
@@ -204,7 +216,7 @@ def _belongs(place: Place, event: Event) -> bool:
         case Kind.EVENT:
             return not isinstance(event, (*_PARTICIPANT_EVENTS, SessionOwner, *get_args(Delta)))
         case Kind.DELTA:
-            return isinstance(event, get_args(Delta))
+            return entry.off is not None and isinstance(event, get_args(Delta))
 
 
 def frame(session: str, seq: int, prev: int, body: bytes) -> bytes:

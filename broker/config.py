@@ -7,6 +7,7 @@ file (named by `ANTIPHON_CONFIG`), else it has its default. `docs/SETTINGS.md` i
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -103,12 +104,20 @@ def _convert(source: str, raw: Any, kind: Any) -> Any:
         if kind is bool:
             return _to_bool(raw)
         if kind in (int, float):
-            return kind(raw)
-    except (TypeError, ValueError):
+            return _to_number(raw, kind)
+    except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"{source} must be {_kind_name(kind)}, not {str(raw)[:40]!r}") from None
     if not isinstance(raw, str):
         raise ConfigError(f"{source} must be text")
     return raw
+
+
+def _to_number(raw: Any, kind: type[int] | type[float]) -> int | float:
+    value = kind(raw)
+    # No bound holds for "nan"; a file's 1.5 is no whole number, and its `true` no number at all.
+    if isinstance(raw, bool) or not math.isfinite(value) or (isinstance(raw, float) and value != raw):
+        raise ValueError
+    return value
 
 
 def _to_bool(raw: Any) -> bool:

@@ -188,8 +188,8 @@ def counts(state: SessionState, entry: Entry) -> bool:
     """Whether a lane's entry was written under the lane's current fence. Other entries always count."""
     if entry.lane is None or _is_claim(entry):
         return True
-    write = parse_write_id(entry.id)
-    return write is not None and write.fence == state.lane(entry.lane).fence
+    write, lane = parse_write_id(entry.id), state.lanes.get(entry.lane)
+    return write is not None and lane is not None and write.fence == lane.fence
 
 
 def _is_claim(entry: Entry) -> bool:

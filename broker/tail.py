@@ -197,7 +197,7 @@ class Tail:
         return max(self._start, self._last_on.get(subject, 0))
 
     def _was_delivered(self, entry: StoredEntry) -> bool:
-        return entry.seq in self._recent or entry.seq <= min(self._recent_floor, self._known_on(entry.subject))
+        return entry.seq <= min(self._recent_floor, self._known_on(entry.subject)) or entry.seq in self._recent
 
     def _was_checked(self, seq: int) -> bool:
         return self._check_from < seq <= self._checked_to

@@ -95,6 +95,7 @@ class Transcript:
         self.state = state or SessionState()
         self.messages: list[Message] = []
         self._by_id: dict[str, Message] = {}
+        self._open: dict[str, Message] = {}
 
     def message(self, id_: str) -> Message | None:
         return self._by_id.get(id_)
@@ -109,6 +110,7 @@ class Transcript:
             return
         for event in entry.events:
             self._apply_record(seq, entry, event, before)
+        self._end_left_open(seq, entry)
 
     def _repeats(self, before: SessionState, entry: Entry) -> bool:
         """A lane's write that was there before (after an unknown outcome) left its lane as it was."""
@@ -156,7 +158,7 @@ class Transcript:
     def _add(self, message: Message, entry: Entry) -> Message:
         message.lane, message.run, message.by = entry.lane, entry.run, entry.by
         self.messages.append(message)
-        self._by_id[message.id] = message
+        self._by_id[message.id] = self._open[message.id] = message
         return message
 
     def _add_user(self, seq: int, entry: Entry, event: InputApplied, before: SessionState) -> None:
@@ -166,12 +168,12 @@ class Transcript:
         message = self._add(Message(event.message_id, "user", seq), entry)
         message.by = queued.by
         message.put(0, queued.content)
-        message.end(seq)
+        self._end(message.id, seq)
 
     def _add_result(self, seq: int, entry: Entry, event: ToolCallResult) -> None:
         message = self._add(Message(event.message_id, "tool", seq, tool_call_id=event.tool_call_id), entry)
         message.put(0, event.content if isinstance(event.content, str) else "")
-        message.end(seq)
+        self._end(message.id, seq)
 
     def _segment(self, event: MessageSegment) -> None:
         message = self._by_id.get(event.message_id)
@@ -186,3 +188,10 @@ class Transcript:
         message = self._by_id.get(id_)
         if message is not None:
             message.end(seq)
+            self._open.pop(id_, None)
+
+    def _end_left_open(self, seq: int, entry: Entry) -> None:
+        """A run that ends, ends what its lane has left open."""
+        streams = self.state.lane(entry.lane or "").streams
+        for id_ in [id_ for id_, message in self._open.items() if message.lane == entry.lane and id_ not in streams]:
+            self._end(id_, seq)

@@ -28,6 +28,8 @@ _SECURITY_HEADERS = {
     "Cache-Control": "no-cache",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    # Not which versions of what.
+    "Server": "antiphon",
 }
 
 
@@ -90,7 +92,7 @@ class Gateway:
         ws = web.WebSocketResponse(
             protocols=(SUBPROTOCOL,),
             heartbeat=settings.heartbeat_s,
-            max_msg_size=settings.frame_bytes,
+            max_msg_size=settings.frame_bytes + 1,  # aiohttp refuses a frame of the size that is given
             compress=False,
             timeout=2.0,
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 from broker.errors import ErrorCode, Refused
 from broker.events import Entry, Event, InputCancelRequested, InputSent, Participant, RunCancelRequested
-from broker.interfaces import JobQueue, SessionLog
+from broker.interfaces import JobQueue, SessionLog, Stored
 from broker.loading import read_messages
 from broker.session import MAX_QUEUE, SessionState
 from broker.subjects import MAIN_LANE, run_id_of
@@ -54,12 +54,12 @@ class Commands:
             known = command.input_id in feed.state.seen
             if not known:
                 _refuse_full_queue(feed.state)
-                seq = await self._append(
+                stored = await self._append(
                     feed, InputSent(command.input_id, command.content, command.mode), who, command.input_id
                 )
                 await self._jobs.offer(feed.subjects, MAIN_LANE)
-                await feed.reached(seq)
-                known = _stored_earlier(feed.state, command.input_id, seq)
+                await feed.reached(stored.seq)
+                known = stored.duplicate or _stored_earlier(feed.state, command.input_id, stored.seq)
             elif _unfinished(feed.state, command.input_id):
                 await self._jobs.offer(feed.subjects, MAIN_LANE)
             self._metrics.inputs.labels("duplicate" if known else "new").inc()
@@ -79,7 +79,7 @@ class Commands:
                         right=Right.ADMIN.value,
                     )
                 event = InputCancelRequested(command.input_id)
-                await feed.reached(await self._append(feed, event, who, f"cancel-{command.input_id}"))
+                await feed.reached((await self._append(feed, event, who, f"cancel:{command.input_id}")).seq)
             return _input_cancelled(feed.state, command.input_id)
 
     async def run_cancel(self, command: RunCancel, who: Identity) -> dict[str, Any]:
@@ -90,8 +90,8 @@ class Commands:
             verdict = _run_status(feed.state, command.run_id)
             if verdict in ("running", "queued"):
                 event = RunCancelRequested(command.run_id, command.mode)
-                seq = await self._append(feed, event, who, f"cancel-{command.run_id}-{command.mode}")
-                await feed.reached(seq)
+                stored = await self._append(feed, event, who, f"cancel:{command.run_id}:{command.mode}")
+                await feed.reached(stored.seq)
                 verdict = _run_status(feed.state, command.run_id)
             return _run_cancelled(command.run_id, verdict)
 
@@ -101,13 +101,16 @@ class Commands:
         async with self._hub.session(command.session) as feed:
             await feed.ready()
             before = command.before if command.before is not None else feed.last + 1
-            found = await read_messages(self._log, feed.subjects, before, command.limit + 1)
+            # One more than asked for tells whether there are more; what is still being said is not counted.
+            want = command.limit + 1 + sum(len(lane.streams) for lane in feed.state.lanes.values())
+            found = await read_messages(self._log, feed.subjects, before, want)
             return _history_reply([m for m in found if m.status == "done"], command.limit)
 
-    async def _append(self, feed: Feed, event: Event, who: Identity, message_id: str) -> int:
+    async def _append(self, feed: Feed, event: Event, who: Identity, message_id: str) -> Stored:
+        """`message_id` must differ from those of other commands: an inputId, or text with a colon, which no id has."""
         by = Participant("user", who.id, who.name)
         entry = Entry(id=message_id, ts=int(time.time() * 1000), events=(event,), by=by)
-        return (await self._log.append_input(feed.subjects, entry, message_id)).seq
+        return await self._log.append_input(feed.subjects, entry, message_id)
 
 
 def _refuse_full_queue(state: SessionState) -> None:

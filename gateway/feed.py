@@ -25,7 +25,7 @@ from broker.tail import Rewound, StoredEntry
 from gateway.config import GatewaySettings
 from gateway.metrics import GatewayMetrics
 from gateway.protocol import text_message
-from gateway.replay import ReplayEntry, sane_body, without_settled_text
+from gateway.replay import ReplayEntry, sane_body, settled_streams, without_settled_text
 
 _log = structlog.get_logger("antiphon.feed")
 
@@ -192,15 +192,17 @@ class Feed:
         place = place_of(stored.subject)
         if place is None:
             return
-        delta = place.kind is Kind.DELTA
-        live_body = body = stored.body
-        if not delta:
-            entry, faithful = decode_at(place, body)
+        if place.kind is Kind.DELTA:
+            taken = ReplayEntry(stored.seq, self.last, stored.body, True)
+        else:
+            entry, faithful = decode_at(place, stored.body)
             self.state = fold(self.state, stored.seq, entry)
-            body = sane_body(entry, faithful, body)
-            live_body = without_settled_text(entry, body)
-        self._remember(ReplayEntry(stored.seq, self.last, live_body, delta))
-        self._unsent.append(text_message(frame(self.session, stored.seq, self.last, live_body)))
+            full = sane_body(entry, faithful, stored.body)
+            settles = settled_streams(entry)
+            body = without_settled_text(entry, full) if settles else full
+            taken = ReplayEntry(stored.seq, self.last, body, False, settles, full if settles else b"")
+        self._remember(taken)
+        self._unsent.append(text_message(frame(self.session, taken.seq, taken.prev, taken.body)))
         self.last = stored.seq
         if not self._flush_due:
             self._flush_due = True
@@ -208,10 +210,10 @@ class Feed:
 
     def _remember(self, entry: ReplayEntry) -> None:
         self._ring.append(entry)
-        self._ring_bytes += len(entry.body)
+        self._ring_bytes += len(entry.body) + len(entry.full)
         while len(self._ring) > self._settings.ring_entries or self._ring_bytes > self._settings.ring_bytes:
             old = self._ring.popleft()
-            self._ring_bytes -= len(old.body)
+            self._ring_bytes -= len(old.body) + len(old.full)
             self._floor = old.seq
 
     def _flush(self) -> None:

@@ -16,7 +16,6 @@ class GatewayMetrics:
         self.joins = self._counter("joins", "Joins by where they were served from: snapshot, ring or log", "kind")
         self.entries_delivered = self._counter("entries_delivered", "Entries written to live readers")
         self.held_back = self._counter("readers_held_back", "Times a reader fell behind and was held back")
-        self.slow_readers = self._counter("slow_readers_closed", "Connections closed because nothing was taken")
         self.refusals = self._counter("refusals", "Refused commands and frames", "code")
         self.closes = self._counter("closes", "Connections closed by this gateway", "code")
         self.inputs = self._counter("inputs", "Inputs stored, new and duplicate", "kind")

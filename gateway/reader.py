@@ -16,7 +16,7 @@ from broker.tail import StoredEntry
 from gateway import protocol
 from gateway.feed import Feed
 from gateway.metrics import GatewayMetrics
-from gateway.replay import ReplayEntry, frames, sane_body
+from gateway.replay import ReplayEntry, for_doubtful, frames, sane_body
 
 _STALE_WAIT_S = 0.02
 _STALE_TRIES = 250
@@ -74,6 +74,10 @@ class SessionReader:
         self._at = _Position(after or 0, after or 0)
         self._behind = asyncio.Event()
         self._gap: tuple[int, int] | None = None
+        self._whole = False
+        """The reader has had every delta up to where it is, or the text of it."""
+        self._had: set[str] = set()
+        self._proven = after is None
 
     async def run(self) -> None:
         """Reads for as long as it is not cancelled. Raises SlowReader, Unavailable."""
@@ -123,6 +127,8 @@ class SessionReader:
             as_of, before, view = state.as_of, state.messages, public_view(state)
         self._write([protocol.snapshot(self._feed.session, as_of, before, view)])
         self._at = _Position(as_of, as_of)
+        # A checkpoint stands where no text is open: there is nothing before it to lack.
+        self._whole = self._proven = True
 
     async def _after_gap(self, to: int, seen: int) -> None:
         self._gap = None
@@ -142,7 +148,9 @@ class SessionReader:
             await self._feed.ready()
             if self._at.read >= self._feed.floor:
                 if self._from_ring():
-                    break
+                    if self._proven:
+                        break
+                    await self._prove()
             elif await self._patiently(self._from_log):
                 stale = 0
             else:
@@ -153,7 +161,21 @@ class SessionReader:
         # No await from here on: nothing may come between the last entry and going live.
         if announce:
             self._write([protocol.caught_up(self._feed.session, self._at.sent, self._epoch)])
+        self._whole = True
+        self._had.clear()
         self._feed.go_live(self)
+
+    async def _prove(self) -> None:
+        """Makes sure that this gateway is as far as the one that gave the cursor.
+
+        A replay leaves out deltas that a later record stands for. Who was cut in the middle of one has a cursor behind
+        such deltas; their text comes with that record, which is in the log but may not have come here yet. Once the
+        reader is live, records come without their text.
+        """
+        if self._feed.state.settled_floor() is not None:
+            head = await self._patiently(lambda: self._log.head(self._feed.subjects, Of.RECORDS))
+            await self._feed.reached(0 if head is None else head.seq)
+        self._proven = True
 
     async def _patiently(self, read: Callable[[], Awaitable[T]]) -> T:
         """Reads again until the log can be read: an outage of NATS is no reason to send the client away."""
@@ -166,8 +188,12 @@ class SessionReader:
     def _from_ring(self) -> bool:
         """Sends from the ring; True if that was all."""
         entries = self._feed.after(self._at.read)
+        settled = 0 if self._every or self._whole else self._feed.settled
+        # What is settled is sent without its deltas; the entry at `settled` is a record.
+        entries = [entry for entry in entries if entry.seq > settled or not entry.delta]
+        batch = entries[:64]
         merge = not self._every and len(entries) > 1
-        self._send(entries[:64], merge=merge)
+        self._send(batch if self._whole else for_doubtful(batch, settled, self._had), merge=merge)
         return len(entries) <= 64 and not self._outlet.congested
 
     async def _from_log(self) -> bool:
@@ -175,6 +201,10 @@ class SessionReader:
         feed, start = self._feed, self._at.read
         settled = feed.settled
         records_only = not self._every and start < settled
+        if records_only:
+            # Deltas are left out for records, some of which may come later, from the ring.
+            self._whole = False
+            self._had.clear()
         page, end = await self._log.read(feed.subjects, start, Of.RECORDS if records_only else Of.EVERYTHING)
         limit = settled if records_only else feed.last
         entries = [entry for entry in map(_replay_entry, page) if entry is not None and entry.seq <= limit]

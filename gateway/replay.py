@@ -22,12 +22,17 @@ MERGED_TEXT_MAX = 32_768
 
 @dataclass(frozen=True, slots=True)
 class ReplayEntry:
-    """An entry to be sent: `prev` is the entry before it in the log; `delta` says that it may be merged."""
+    """An entry to be sent: `prev` is the entry before it in the log; `delta` says that it may be merged.
+
+    Where `body` leaves out the text of segments, `settles` names their streams, and `full` is the body with the text.
+    """
 
     seq: int
     prev: int
     body: bytes
     delta: bool
+    settles: tuple[str, ...] = ()
+    full: bytes = b""
 
 
 def sane_body(entry: Entry, faithful: bool, body: bytes) -> bytes:
@@ -35,12 +40,35 @@ def sane_body(entry: Entry, faithful: bool, body: bytes) -> bytes:
     return body if faithful else codec.encode(entry)
 
 
+def settled_streams(entry: Entry) -> tuple[str, ...]:
+    """The streams of which the entry has segments with text."""
+    return tuple(event.message_id for event in entry.events if isinstance(event, MessageSegment) and event.text)
+
+
 def without_settled_text(entry: Entry, body: bytes) -> bytes:
     """The body for readers that have had the deltas: segments lose their text."""
-    if not any(isinstance(event, MessageSegment) and event.text for event in entry.events):
+    if not settled_streams(entry):
         return body
     events = tuple(replace(e, text=None) if isinstance(e, MessageSegment) else e for e in entry.events)
     return codec.encode(replace(entry, events=events))
+
+
+def for_doubtful(entries: Iterable[ReplayEntry], settled: int, had: set[str]) -> list[ReplayEntry]:
+    """Ring entries for a reader that lacks deltas up to entry `settled`, and may lack earlier ones.
+
+    Segments up to `settled` keep their text, and so does each stream's first one after it, which may stand for deltas
+    from before. The ones that follow stand for deltas among the entries. `had` holds the streams whose first segment
+    the reader has been given, and is brought up to date.
+    """
+    out = []
+    for entry in entries:
+        doubtful = entry.seq <= settled or not had.issuperset(entry.settles)
+        if entry.seq <= settled:
+            had.clear()
+        else:
+            had.update(entry.settles)
+        out.append(replace(entry, body=entry.full) if doubtful and entry.settles else entry)
+    return out
 
 
 def frames(session: str, entries: Iterable[ReplayEntry], last: int, *, merge: bool) -> list[bytes]:

@@ -210,6 +210,8 @@ class ClientConnection:
         """Commands of a connection are carried out one after another, in the order they came."""
         while True:
             command = await self._queue.get()
+            # Whoever asks and does not read the answers is not asked for more: replies may be large.
+            await self._outlet.uncongested()
             try:
                 async with asyncio.timeout(self._settings.command_timeout_s):
                     reply = await self._carry_out(command)

@@ -31,7 +31,7 @@ MessageHandler = Callable[[Msg], Awaitable[None]]
 _STORAGE_FULL = frozenset({10047, 10023, 10028, 10077})
 """Insufficient storage, insufficient resources, resources exceeded for the account, maximum exceeded."""
 _NO_STREAM = frozenset({10059})
-_TRANSIENT = frozenset({10008, 10009, 10039, 10076, 10074})
+_TRANSIENT = frozenset({10008, 10009, 10039, 10076, 10118})
 """System unavailable, cluster without a leader, JetStream not (yet) enabled, stream offline, and such."""
 
 
@@ -63,7 +63,7 @@ class Connection:
         self._settings = settings
         self._name = name
         self._nc = Client()
-        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._queues: dict[str, asyncio.Queue[Msg]] = {}
         self._token = 0
         self._inbox = ""
@@ -136,18 +136,14 @@ class Connection:
     ) -> Msg:
         """One answer to one message. Raises Unavailable when none comes in time or nobody listens."""
         self._require_connected()
-        self._token += 1
-        token = str(self._token)
         future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-        self._waiting[token] = future
-        try:
-            async with asyncio.timeout(timeout_s or self._settings.ack_timeout_s):
-                await self._send(subject, body, headers, f"{self._inbox}.{token}")
-                msg = await future
-        except TimeoutError:
-            raise Unavailable("NATS did not answer in time; the outcome is not known") from None
-        finally:
-            self._waiting.pop(token, None)
+        with self._awaiting(future) as reply:
+            try:
+                async with asyncio.timeout(timeout_s or self._settings.ack_timeout_s):
+                    await self._send(subject, body, headers, reply)
+                    msg = await future
+            except TimeoutError:
+                raise Unavailable("NATS did not answer in time; the outcome is not known") from None
         if msg.headers and msg.headers.get("Status") == "503":
             raise Unavailable("no NATS server answers for this subject (no leader, or no stream)")
         return msg
@@ -199,11 +195,31 @@ class Connection:
         with contextlib.suppress(nats.errors.Error, ConnectionError):
             await sub.unsubscribe()
 
+    async def drain(self, sub: Subscription) -> None:
+        """Ends a subscription; returns when its handler has had all that the server had sent until then.
+
+        Does nothing if the connection is gone.
+        """
+        with contextlib.suppress(Unavailable, nats.errors.Error, OSError):
+            # As nats-py's `drain` does, but for its `flush` (see below).
+            await self._nc._send_unsubscribe(sub._id)  # noqa: SLF001 (see above)
+            await self.flush()
+            await sub._pending_queue.join()  # noqa: SLF001 (see above)
+        await self.unsubscribe(sub)
+
     async def flush(self) -> None:
-        """Returns when the server has processed everything sent before."""
+        """Returns when the server has processed everything sent before. Raises Unavailable."""
         self._require_connected()
-        with _translated():
-            await self._nc.flush(timeout=int(self._settings.ack_timeout_s) or 1)
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        with self._awaiting(answered):
+            try:
+                async with asyncio.timeout(self._settings.ack_timeout_s):
+                    # Not nats-py's `flush`: it cancels what waits for the answer when it gives up, and the answer to a
+                    # PING whose waiter is cancelled ends its read loop: a connection that looks up and hears nothing.
+                    await self._nc._send_ping(answered)  # noqa: SLF001 (see above)
+                    await asyncio.shield(answered)
+            except TimeoutError:
+                raise Unavailable("NATS did not answer in time") from None
 
     async def _connect(self) -> None:
         options = self._options()
@@ -218,7 +234,10 @@ class Connection:
         await self._nc.subscribe(
             f"{self._inbox}.*", cb=self._on_answer, pending_msgs_limit=1 << 20, pending_bytes_limit=256 << 20
         )
-        await self._nc.flush()
+        # nats-py returns from `connect` also when the server has hung up on it. It goes on trying, then, and restores the
+        # subscription. Flushing here would raise, or wait for an answer that was lost.
+        while not self._nc.is_connected:  # noqa: ASYNC110 (nats-py tells nobody)
+            await asyncio.sleep(self._settings.reconnect_wait_s)
         self.last_error = ""
         self._ready.set()
         self._announce(True)
@@ -272,6 +291,17 @@ class Connection:
         _log.info("NATS is back")
         self._tell(None)
         self._announce(True)
+
+    @contextlib.contextmanager
+    def _awaiting(self, future: asyncio.Future[Any]) -> Iterator[str]:
+        """While inside, the future fails when the connection does; gives a reply subject whose answer it gets."""
+        self._token += 1
+        token = str(self._token)
+        self._waiting[token] = future
+        try:
+            yield f"{self._inbox}.{token}"
+        finally:
+            del self._waiting[token]
 
     def _tell(self, sub: Subscription | None) -> None:
         for callback in tuple(self._listeners):

@@ -22,6 +22,8 @@ from broker.jetstream.topology import WORK_STREAM, pool_consumer
 from broker.subjects import SessionSubjects
 
 _PER_SUBJECT = 10077
+_NO_MESSAGE = 10037
+_GONE_WAIT_S = 0.002
 _NS = 1_000_000_000
 _GRACE_S = 1.0
 
@@ -52,16 +54,34 @@ class JetStreamJob:
     session: str
     lane: str
     delivery: int
+    seq: int
+    """Its place in the work queue."""
 
     async def renew(self) -> None:
         await self.connection.send(self.reply, b"+WPI")
 
     async def done(self) -> None:
         await self.connection.request(self.reply, b"+ACK")
+        # A cluster confirms first and takes the job off a little later; an offer in between would be refused, and lost.
+        deadline = asyncio.get_running_loop().time() + self.connection.ack_timeout_s
+        while await self._queued():
+            if asyncio.get_running_loop().time() > deadline:
+                raise Unavailable("the job stays in the queue")
+            await asyncio.sleep(_GONE_WAIT_S)
 
     async def give_back(self, delay_s: float = 0.0) -> None:
         body = b"-NAK" if delay_s <= 0 else b"-NAK " + orjson.dumps({"delay": int(delay_s * _NS)})
         await self.connection.send(self.reply, body)
+
+    async def _queued(self) -> bool:
+        """Whether the queue's leader still has the job."""
+        try:
+            await self.connection.api(f"STREAM.MSG.GET.{WORK_STREAM}", {"seq": self.seq})
+        except ServerRefused as error:
+            if error.code == _NO_MESSAGE:
+                return False
+            raise Unavailable(f"NATS refused to look for the job: {error.description}") from error
+        return True
 
 
 class JetStreamJobSource:
@@ -91,9 +111,8 @@ class JetStreamJobSource:
         if self._sub is None:
             return
         sub, self._sub = self._sub, None
-        await self._connection.unsubscribe(sub)
+        await self._connection.drain(sub)
         with contextlib.suppress(Unavailable):
-            await self._connection.flush()
             while not self._answers.empty():
                 job = self._job(self._answers.get_nowait())
                 if job is not None:
@@ -128,4 +147,5 @@ class JetStreamJobSource:
                 raise Unavailable("the job queue has no leader, or does not exist: `antiphon topology check`")
             return None
         _, _, _, session, lane = msg.subject.split(".")
-        return JetStreamJob(self._connection, msg.reply, session, lane, msg.metadata.num_delivered)
+        place = msg.metadata
+        return JetStreamJob(self._connection, msg.reply, session, lane, place.num_delivered, place.sequence.stream)

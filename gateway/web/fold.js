@@ -24,6 +24,8 @@
 
 /** Inputs that may wait in a session; one more is refused by every reader alike. */
 const MAX_QUEUED_INPUTS = 16;
+/** The id of a lane's write: its fence and its number under it. */
+const WRITE_ID = /^([0-9]{1,18})-([0-9]{1,18})$/;
 
 export class Fold {
   /** @type {Map<string, Lane & {lastWrite: number}>} */ lanes = new Map();
@@ -91,12 +93,12 @@ export class Fold {
    * @param {Entry} entry */
   #counts(entry) {
     if (entry.lane === undefined || entry.events[0]?.type === 'session.owner') return true;
-    const [fence, write] = entry.id.split('-').map(Number);
+    const id = WRITE_ID.exec(entry.id);
     const lane = this.lanes.get(entry.lane);
-    if (lane === undefined || fence !== lane.fence) return false;
+    if (id === null || lane === undefined || Number(id[1]) !== lane.fence) return false;
     if (entry.off !== undefined) return true;
-    if (write <= lane.lastWrite) return false;
-    lane.lastWrite = write;
+    if (Number(id[2]) <= lane.lastWrite) return false;
+    lane.lastWrite = Number(id[2]);
     return true;
   }
 
@@ -217,6 +219,9 @@ export class Fold {
     if (!lane || !runId || (event.type === 'RUN_FINISHED' && event.runId !== runId)) return;
     lane.run = null;
     this.runs = this.runs.filter((run) => run.runId !== runId);
+    for (const message of this.messages) {
+      if (message.lane === name && message.status === 'streaming') this.#end(message.id);
+    }
     const note = this.#note(runId);
     if (event.type === 'RUN_FINISHED') return;
     note.error = { code: String(event.code ?? 'error'), message: String(event.message ?? '') };

@@ -28,7 +28,7 @@ from broker.subjects import MAIN_LANE, place_of, run_id_of
 from broker.tail import StoredEntry
 from broker.transcript import Transcript
 from tests.support.nats import NatsNode
-from tests.support.stack import Stack, read_entries
+from tests.support.stack import Stack, open_log, read_entries
 
 LEASE_S = 2.0
 WAIT_S = 15.0
@@ -214,10 +214,8 @@ async def test_a_second_signal_leaves_at_once(nats_server: NatsNode, tmp_path: P
 async def open_site_of(stack: Stack) -> AsyncIterator[Site]:
     """The log of a stack, whose topology has been applied."""
     settings = LogSettings(partitions=stack.partitions, lease_s=stack.lease_s)
-    async with Connection(NatsSettings(nats_url=stack.nats_url), name="site") as connection:
-        async with JetStreamLog(connection, settings) as log:
-            await log.prepare()
-            yield Site(stack.nats_url, settings, connection, log, JetStreamJobQueue(connection, "default"))
+    async with open_log(stack.nats_url, settings) as (connection, log):
+        yield Site(stack.nats_url, settings, connection, log, JetStreamJobQueue(connection, "default"))
 
 
 # --- how much, and how soon ---------------------------------------------------------------------------------------------

@@ -7,12 +7,14 @@ connection, `tests.support.place.Place` what a reader remembers over any number 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+import aiohttp
 import orjson
 from websockets.client import ClientProtocol
 from websockets.frames import Frame as WsFrame
@@ -158,6 +160,15 @@ class Wire:
             self._over = Cut()
         self._writer.transport.abort()
 
+    async def close(self) -> None:
+        """Says goodbye, and waits until the server has."""
+        self._protocol.send_close(1000)
+        self._flush()
+        async with asyncio.timeout(WAIT_S):
+            with contextlib.suppress(WireClosed):
+                while True:
+                    await self._pump()
+
     async def _pump(self) -> None:
         if self._over is not None:
             raise self._over
@@ -216,3 +227,9 @@ async def send_input(url: str, token: str, session: str, input_id: str, content:
     """Sends one input on a connection of its own."""
     async with await Wire.open(url, token) as wire:
         return await wire.input(session, input_id, content)
+
+
+async def http_get(url: str) -> tuple[int, str]:
+    """Status and body."""
+    async with aiohttp.ClientSession() as http, http.get(url) as response:
+        return response.status, await response.text()

@@ -114,7 +114,9 @@ def test_only_what_has_left_the_window_stays_lost(world: World, ops: list[Op]) -
 
 OTHERS = st.sampled_from(SUBJECTS[1:])
 elsewhere: st.SearchStrategy[list[Op]] = st.lists(
-    st.one_of(st.tuples(st.just("say"), OTHERS), st.tuples(st.just("mumble"), OTHERS), requests, answers, rests, disturbances),
+    st.one_of(
+        st.tuples(st.just("say"), OTHERS), st.tuples(st.just("mumble"), OTHERS), requests, answers, rests, disturbances
+    ),
     max_size=40,
 )
 

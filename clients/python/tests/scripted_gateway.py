@@ -1,4 +1,4 @@
-"""A WebSocket server that plays the gateway's part, one script for each connection.
+"""A WebSocket server that plays the gateway's part, one script for each connection; and entries.
 
 Only for tests of the client: it speaks the protocol exactly as the script says, mistakes too.
 """
@@ -13,10 +13,14 @@ from typing import Any, Self
 
 from aiohttp import WSMsgType, web
 
+from antiphon_client import Client, Entry, Session, SessionEvent, Settings
+
 Frame = dict[str, Any]
 Script = Callable[["Peer"], Awaitable[None]]
 
 EPOCH = "mb1x9k"
+START = {"type": "TEXT_MESSAGE_START", "messageId": "m1"}
+END = {"type": "TEXT_MESSAGE_END", "messageId": "m1"}
 
 
 class Hung(Exception):
@@ -52,6 +56,22 @@ def snapshot(as_of: int = 0, session: str = "demo", fence: int | None = 1, **sta
 def caught_up(seq: int, session: str = "demo") -> Frame:
     """The end of the replay."""
     return {"op": "session.caught_up", "session": session, "seq": seq, "cursor": f"{EPOCH}:{seq}"}
+
+
+def started(seq: int, prev: int, input_id: str = "i") -> Frame:
+    """The start of the run of an input."""
+    return entry(seq, prev, {"type": "RUN_STARTED", "threadId": "demo", "runId": f"run_{input_id}"})
+
+
+def applied(seq: int, prev: int, input_id: str = "i") -> Frame:
+    """An input enters the transcript."""
+    event = {"type": "input.applied", "inputId": input_id, "runId": f"run_{input_id}", "messageId": f"msg_{input_id}"}
+    return entry(seq, prev, event)
+
+
+def finished(seq: int, prev: int, input_id: str = "i", kind: str = "success") -> Frame:
+    """The end of the run of an input."""
+    return entry(seq, prev, {"type": "RUN_FINISHED", "runId": f"run_{input_id}", "outcome": {"type": kind}})
 
 
 class Peer:
@@ -94,7 +114,7 @@ class Peer:
         """Take `hello` and answer it."""
         hello = await self.expect("hello", token=token)
         body = {"protocol": 1, "server": "test", "gateway": "gw", "connection": "c", "heartbeat_ms": 25_000}
-        user = {"id": "ada", "name": "Ada"}
+        user = {"id": "user-1", "name": "A user"}
         limits = {"frame_bytes": 131_072, "commands_per_second": 100_000, "commands_burst": 100_000}
         await self.send({"op": "welcome", "id": hello["id"], **body, "user": user, "limits": limits, **fields})
         return hello
@@ -111,11 +131,11 @@ class Peer:
         await self.subscribed(session=session)
         await self.send(snapshot(as_of, session, **state))
 
-    async def take_input(self, seq: int, **fields: Any) -> Frame:
+    async def take_input(self, at: int, **fields: Any) -> Frame:
         """Take `input.send` and answer that it is stored."""
         command = await self.expect("input.send")
-        run = {"runId": "run_" + command["inputId"], "position": 1, "status": "queued", "duplicate": False}
-        await self.ok(command, inputId=command["inputId"], seq=seq, **{**run, **fields})
+        run = {"runId": "run_" + command["inputId"], "seq": at, "position": 1, "status": "queued", "duplicate": False}
+        await self.ok(command, inputId=command["inputId"], **{**run, **fields})
         return command
 
     async def close(self, code: int, reason: Frame | None = None) -> None:
@@ -214,3 +234,23 @@ class ScriptedGateway:
         if not socket.closed and request.transport is not None and not request.transport.is_closing():
             await peer.until_closed()
         return socket
+
+
+def client(gateway: ScriptedGateway, **options: Any) -> Client:
+    """A client of this gateway with these settings; it never waits before it comes back."""
+    return Client(gateway.url, "t1", rand=lambda: 0.0, settings=Settings(close_timeout_s=0.2, **options))
+
+
+async def take(session: Session, count: int) -> list[SessionEvent]:
+    """The next events; the iteration is left then."""
+    found: list[SessionEvent] = []
+    async for event in session.events():
+        found.append(event)
+        if len(found) == count:
+            break
+    return found
+
+
+def seqs(events: list[SessionEvent]) -> list[int]:
+    """Those of the entries among the events."""
+    return [event.seq for event in events if isinstance(event, Entry)]

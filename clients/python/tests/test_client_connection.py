@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,15 +13,14 @@ from aiohttp import web
 from antiphon_client import (
     Client,
     ClientClosed,
-    CommandRefused,
     ConnectFailed,
     ConnectionClosed,
     Entry,
     Settings,
     Unauthorized,
 )
-from antiphon_client.tokens import Tokens, TokenUnavailable
-from clients.python.tests.scripted_gateway import EPOCH, Peer, ScriptedGateway, caught_up, delta, snapshot
+from antiphon_client.connection import gateway_url
+from clients.python.tests.scripted_gateway import EPOCH, Peer, Script, ScriptedGateway, caught_up, delta, snapshot
 
 QUICK = Settings(first_connect_timeout_s=5, close_timeout_s=0.2)
 
@@ -57,7 +55,7 @@ class TestOpening:
         async with ScriptedGateway(script) as gateway, client(gateway.url) as opened:
             assert opened.connected
             assert opened.welcome is not None
-            assert (opened.welcome.user_id, opened.welcome.user_name) == ("ada", "Ada")
+            assert (opened.welcome.user_id, opened.welcome.user_name) == ("user-1", "A user")
             await gateway.played(1)
 
     async def test_nobody_there(self) -> None:
@@ -119,6 +117,17 @@ class TestOpening:
             async with ScriptedGateway(greet) as gateway, client(dead, gateway.url) as opened:
                 assert opened.connected
 
+    @pytest.mark.parametrize(
+        ("text", "url"),
+        [
+            ("http://host:8080", "http://host:8080/v1/connect"),
+            ("wss://host/", "wss://host/v1/connect"),
+            ("https://host/under/v1/connect", "https://host/under/v1/connect"),
+        ],
+    )
+    def test_addresses(self, text: str, url: str) -> None:
+        assert gateway_url(text) == url
+
     @pytest.mark.parametrize("url", ["", "host:1", "ftp://host", "http://"])
     def test_what_is_no_address(self, url: str) -> None:
         with pytest.raises(ValueError, match="not the address"):
@@ -158,7 +167,13 @@ class TestComingBack:
 
     @pytest.mark.parametrize(
         ("code", "kind"),
-        [(4400, ConnectionClosed), (4406, ConnectionClosed), (4429, ConnectionClosed), (1000, ConnectionClosed)],
+        [
+            (4400, ConnectionClosed),
+            (4406, ConnectionClosed),
+            (4429, ConnectionClosed),
+            (1009, ConnectionClosed),
+            (1000, ConnectionClosed),
+        ],
     )
     async def test_stays_away_when_told_so(self, code: int, kind: type[ConnectionClosed]) -> None:
         async def script(peer: Peer) -> None:
@@ -230,6 +245,32 @@ class TestComingBack:
             with pytest.raises(ConnectFailed, match="1 attempts"):
                 await opened.session("demo").history()
 
+    async def test_attempts_are_counted_from_the_last_progress(self) -> None:
+        def script(seq: int) -> Script:
+            async def play(peer: Peer) -> None:
+                await peer.welcome()
+                await peer.subscribed(after=None if seq == 1 else f"{EPOCH}:{seq - 1}")
+                if seq == 1:
+                    await peer.send(snapshot())
+                await peer.send(delta(seq, seq - 1, 0, "x"))
+                peer.abort()
+
+            return play
+
+        settings = Settings(reconnect_attempts=1, close_timeout_s=0.1)
+        scripts = [script(seq) for seq in (1, 2, 3)]
+        async with ScriptedGateway(*scripts) as gateway, client(gateway.url, settings=settings) as opened:
+            assert await read(opened.session("demo"), 3) == [1, 2, 3]
+
+    async def test_attempts_are_counted_from_the_last_stable_connection(self) -> None:
+        async def brief(peer: Peer) -> None:
+            await peer.welcome()
+            peer.abort()
+
+        settings = Settings(reconnect_attempts=1, stable_after_s=0.0, close_timeout_s=0.1)
+        async with ScriptedGateway(brief, brief, brief, greet) as gateway, client(gateway.url, settings=settings):
+            await gateway.played(4)
+
     @pytest.mark.parametrize("garbage", ["{", "[]", "1", ""])
     async def test_a_gateway_that_talks_nonsense_is_left(self, garbage: str) -> None:
         async def nonsense(peer: Peer) -> None:
@@ -239,6 +280,19 @@ class TestComingBack:
 
         async with ScriptedGateway(nonsense, greet) as gateway, client(gateway.url):
             await gateway.played(2)
+
+    async def test_whether_the_gateway_has_the_log(self) -> None:
+        async def script(peer: Peer) -> None:
+            await peer.welcome()
+            for op in ("log.away", "log.back"):
+                command = await peer.expect("history")
+                await peer.send({"op": op})
+                await peer.ok(command, messages=[], before=None)
+
+        async with ScriptedGateway(script) as gateway, client(gateway.url) as opened:
+            for away in (True, False):
+                await opened.session("demo").history()
+                assert opened.log_away is away
 
     async def test_what_it_does_not_know_is_ignored(self) -> None:
         async def script(peer: Peer) -> None:
@@ -278,176 +332,6 @@ class TestHeartbeat:
             assert gateway.connections == 1
 
 
-class TestTokens:
-    async def test_a_provider_gives_a_new_one_when_the_old_one_expires(self) -> None:
-        async def first(peer: Peer) -> None:
-            await peer.opened(as_of=5)
-            await peer.send(delta(6, 5, 0, "a"))
-            await peer.close(4300, {"code": "token_expired"})
-
-        async def second(peer: Peer) -> None:
-            await peer.welcome(token="t2")
-            await peer.subscribed(after=f"{EPOCH}:6")
-            await peer.send(delta(7, 6, 1, "b"))
-
-        tokens = iter(["t1", "t2"])
-
-        async def provider() -> str:
-            return next(tokens)
-
-        async with (
-            ScriptedGateway(first, second) as gateway,
-            client(gateway.url, token=None, token_provider=provider) as opened,
-        ):
-            assert await read(opened.session("demo"), 2) == [6, 7]
-        assert list(tokens) == []
-
-    async def test_a_fixed_token_expires_for_good(self) -> None:
-        async def script(peer: Peer) -> None:
-            await peer.opened()
-            await peer.close(4300, {"code": "token_expired"})
-
-        async with ScriptedGateway(script) as gateway, client(gateway.url) as opened:
-            with pytest.raises(Unauthorized) as caught:
-                await read(opened.session("demo"), 1)
-            assert (caught.value.code, caught.value.close_code) == ("token_expired", 4300)
-
-    async def test_a_refused_token_is_replaced_once(self) -> None:
-        async def refuse(peer: Peer) -> None:
-            await peer.error(await peer.expect("hello"), "unauthorized")
-            await peer.close(4401, {"code": "unauthorized"})
-
-        asked = 0
-
-        async def provider() -> str:
-            nonlocal asked
-            asked += 1
-            return "t2"
-
-        async with ScriptedGateway(refuse, refuse) as gateway:
-            with pytest.raises(Unauthorized):
-                async with client(gateway.url, token="t1", token_provider=provider):
-                    pass
-        assert asked == 1
-
-    async def test_is_renewed_before_it_expires(self) -> None:
-        async def script(peer: Peer) -> None:
-            await peer.welcome(token_expires_at=time.time() + 0.2)
-            first = await peer.expect("auth.refresh", token="t2")
-            await peer.ok(first, token_expires_at=time.time() + 0.2)
-            await peer.error(await peer.expect("auth.refresh", token="t3"), "unauthorized")
-
-        tokens = iter(["t2", "t3"])
-
-        async def provider() -> str:
-            return next(tokens)
-
-        async with ScriptedGateway(script) as gateway, client(gateway.url, token_provider=provider):
-            await gateway.played(1)
-            assert gateway.connections == 1
-
-    async def test_a_renewal_that_fails_is_made_up_for_later(self) -> None:
-        async def first(peer: Peer) -> None:
-            await peer.welcome(token_expires_at=time.time() + 0.1)
-            await failed.wait()
-            await peer.close(4300, {"code": "token_expired"})
-
-        async def second(peer: Peer) -> None:
-            await peer.welcome(token="t2")
-
-        failed = asyncio.Event()
-
-        async def provider() -> str:
-            if not failed.is_set():
-                failed.set()
-                raise OSError("away")
-            return "t2"
-
-        async with ScriptedGateway(first, second) as gateway, client(gateway.url, token_provider=provider):
-            await gateway.played(2)
-
-    async def test_a_provider_that_fails_at_the_start_is_heard(self) -> None:
-        async def provider() -> str:
-            raise KeyError("no session")
-
-        with pytest.raises(Unauthorized, match="no session"):
-            async with client("http://127.0.0.1:1", token=None, token_provider=provider):
-                pass
-
-    async def test_a_provider_that_fails_later_is_asked_again(self) -> None:
-        async def expiring(peer: Peer) -> None:
-            await peer.welcome()
-            await peer.close(4300)
-
-        async def second(peer: Peer) -> None:
-            await peer.welcome(token="t2")
-
-        answers: Iterator[str | OSError] = iter(["t1", OSError("away"), OSError("away"), "t2"])
-
-        async def provider() -> str:
-            answer = next(answers)
-            if isinstance(answer, OSError):
-                raise answer
-            return answer
-
-        async with (
-            ScriptedGateway(expiring, second) as gateway,
-            client(gateway.url, token=None, token_provider=provider),
-        ):
-            await gateway.played(2)
-
-    async def test_a_provider_may_say_that_it_is_over(self) -> None:
-        async def expiring(peer: Peer) -> None:
-            await peer.opened()
-            await peer.close(4300)
-
-        answers: Iterator[str | CommandRefused] = iter(["t1", CommandRefused("signed_out")])
-
-        async def provider() -> str:
-            answer = next(answers)
-            if isinstance(answer, CommandRefused):
-                raise answer
-            return answer
-
-        async with (
-            ScriptedGateway(expiring) as gateway,
-            client(gateway.url, token=None, token_provider=provider) as opened,
-        ):
-            with pytest.raises(CommandRefused, match="signed_out"):
-                await read(opened.session("demo"), 1)
-
-    async def test_when_it_is_renewed(self) -> None:
-        async def provider() -> str:
-            return "t"
-
-        tokens = Tokens(None, provider)
-        assert await tokens.get(0) == "t"
-        assert tokens.renew_after_s(0, 30) is None
-        tokens.accepted(100.0)
-        assert tokens.renew_after_s(0, 30) == 70
-        assert tokens.renew_after_s(60, 30) == 20  # half of what is left, for tokens that live shortly
-        assert tokens.renew_after_s(100, 30) is None
-        fixed = Tokens("t", None)
-        fixed.accepted(100.0)
-        assert fixed.renew_after_s(0, 30) is None
-        assert await fixed.get(101) == "t"  # only a gateway knows for sure that it is over
-
-    async def test_an_expired_token_is_not_tried(self) -> None:
-        answers = iter(["t1", "t2"])
-
-        async def provider() -> str:
-            return next(answers)
-
-        tokens = Tokens(None, provider)
-        assert await tokens.get(0) == "t1"
-        tokens.accepted(100.0)
-        assert await tokens.get(99) == "t1"
-        assert await tokens.get(100) == "t2"
-        tokens.accepted(200.0)
-        with pytest.raises(TokenUnavailable):
-            await tokens.get(200)
-
-
 class TestClosing:
     async def test_everything_that_waits_learns_of_it(self) -> None:
         waiting = asyncio.Event()
@@ -474,11 +358,13 @@ class TestClosing:
             with pytest.raises(ClientClosed):
                 await session.send("x")
 
-    async def test_a_client_is_entered_once(self) -> None:
+    async def test_leaves_nothing_running_and_is_entered_once(self) -> None:
         async with ScriptedGateway(greet) as gateway:
             opened = client(gateway.url)
             async with opened:
                 pass
+            running = [task.get_coro() for task in asyncio.all_tasks()]
+            assert not [work for work in running if "Client" in getattr(work, "__qualname__", "")]
             with pytest.raises(RuntimeError, match="once"):
                 async with opened:
                     pass

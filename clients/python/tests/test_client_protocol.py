@@ -82,11 +82,11 @@ class TestFrames:
             by={"kind": "agent", "id": "w"}, off=7, merged=2, events=({"type": "X"},), epoch="ep",
         )  # fmt: skip
         assert entry.cursor == "ep:1842"
-        assert entry.fence == 1800
+        assert (entry.fence, entry.number) == (1800, 42)
 
     @pytest.mark.parametrize("identity", ["", "x-1", "1800", "1800-", "-42", "1800-42-1", "\uff11-1", "01J8Z"])
     def test_an_entry_without_a_fence(self, identity: str) -> None:
-        assert Entry("demo", 1, 0, id=identity).fence is None
+        assert (Entry("demo", 1, 0, id=identity).fence, Entry("demo", 1, 0, id=identity).number) == (None, None)
 
     @pytest.mark.parametrize("missing", ["session", "seq", "prev"])
     def test_an_entry_without_its_place(self, missing: str) -> None:
@@ -104,9 +104,9 @@ class TestFrames:
         assert (Snapshot.parse({}), CaughtUp.parse({}), Gap.parse({})) == (None, None, None)
 
     def test_a_welcome(self) -> None:
-        frame = {"user": {"id": "ada", "name": "Ada"}, "token_expires_at": 5, "heartbeat_ms": 500}
+        frame = {"user": {"id": "user-1", "name": "A user"}, "token_expires_at": 5, "heartbeat_ms": 500}
         welcome = Welcome.parse({**frame, "limits": {"frame_bytes": 9, "input_bytes": "x", "new": 1}})
-        assert (welcome.user_id, welcome.user_name, welcome.token_expires_at) == ("ada", "Ada", 5.0)
+        assert (welcome.user_id, welcome.user_name, welcome.token_expires_at) == ("user-1", "A user", 5.0)
         assert welcome.heartbeat_s == 0.5
         assert welcome.limits == Limits(frame_bytes=9)
         assert Welcome.parse({}).heartbeat_s == 25.0
@@ -183,6 +183,7 @@ class TestCloseCodes:
             (4300, Action.NEW_TOKEN),
             (4400, Action.NEVER),
             (4429, Action.NEVER),
+            (1009, Action.NEVER),
             (4500, Action.RECONNECT),
             (1000, Action.DONE),
             (1001, Action.DONE),

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon_client import Entry, Fold, Input, InputApplied, Lane, Outcome, Run, State
-from antiphon_client.state import MAX_QUEUED, WITHDRAWN_KEPT, Change, InputDropped, RunEnded
+from antiphon_client.state import MAX_INPUTS, MAX_QUEUED, Change, InputDropped, RunEnded
 
 Event = dict[str, Any]
-ADA = {"kind": "user", "id": "ada"}
+USER = {"kind": "user", "id": "user-1"}
+BY_USER = {"mode": "immediate", "by": USER}
 
 
 class Log:
@@ -24,9 +25,11 @@ class Log:
         self.seq = 0
         self.fence = 0
 
-    def lane(self, *events: Event, fence: int | None = None, lane: str = "main", **fields: Any) -> list[Change]:
+    def lane(
+        self, *events: Event, fence: int | None = None, lane: str = "main", number: int | None = None, **fields: Any
+    ) -> list[Change]:
         self.seq += 1
-        name = f"{self.fence if fence is None else fence}-{self.seq}"
+        name = f"{self.fence if fence is None else fence}-{self.seq if number is None else number}"
         return self.state.apply(Entry("demo", self.seq, self.seq - 1, id=name, lane=lane, events=events, **fields))
 
     def owner(self, kind: str = "agent", lane: str = "main") -> None:
@@ -37,7 +40,7 @@ class Log:
         self.seq += 1
         event = {"type": kind, **fields}
         return self.state.apply(
-            Entry("demo", self.seq, self.seq - 1, id="x", ts=self.seq * 10, by=ADA, events=(event,))
+            Entry("demo", self.seq, self.seq - 1, id="x", ts=self.seq * 10, by=USER, events=(event,))
         )
 
     def send(self, input_id: str, content: str = "hi", **fields: Any) -> list[Change]:
@@ -59,11 +62,11 @@ def log() -> Log:
 
 def test_a_run_from_end_to_end(log: Log) -> None:
     assert log.send("i", "Hello", mode="m") == []
-    assert log.state.inputs == (Input("i", 2, 20, ADA, "Hello", "m"),)
+    assert log.state.inputs == (Input("i", 2, 20, USER, "Hello", "m"),)
     log.start("i")
     assert log.state.runs == (Run("run_i", "main", "i", 1, None),)
     applied = {"type": "input.applied", "inputId": "i", "runId": "run_i", "messageId": "msg"}
-    assert log.lane(applied) == [InputApplied("i", "run_i", "msg")]
+    assert log.lane(applied) == [InputApplied("i", "run_i", "msg", Input("i", 2, 20, USER, "Hello", "m"))]
     assert log.queued() == []
     assert log.state.lanes["main"] == Lane({"kind": "agent", "id": "w-1"}, 1, "run_i")
     ended = log.lane({"type": "RUN_FINISHED", "runId": "run_i", "outcome": {"type": "success"}})
@@ -85,8 +88,8 @@ class TestLanes:
         assert {name: lane.run for name, lane in log.state.lanes.items()} == {"side": "run_a", "main": "run_b"}
 
     def test_an_owner_without_a_lane_owns_that_of_its_entry(self, log: Log) -> None:
-        log.lane({"type": "session.owner", "kind": "user", "id": "ada"})
-        assert log.state.lanes["main"].owner == {"kind": "user", "id": "ada"}
+        log.lane({"type": "session.owner", "kind": "user", "id": "user-1"})
+        assert log.state.lanes["main"].owner == {"kind": "user", "id": "user-1"}
 
     @pytest.mark.parametrize("fence", [0, 2, 99])
     def test_only_the_current_fence_counts(self, log: Log, fence: int) -> None:
@@ -102,6 +105,27 @@ class TestLanes:
         started = {"type": "RUN_STARTED", "runId": "run_i"}
         log.state.apply(Entry("demo", 2, 1, id="i", lane="main", events=(started,)))
         assert log.state.runs == ()
+
+    def test_a_repeated_record_counts_once(self, log: Log) -> None:
+        log.start("a", number=5)
+        log.lane({"type": "RUN_FINISHED", "runId": "run_a"}, number=6)
+        log.start("a", number=5)
+        assert not log.state.is_running("run_a")
+        log.start("b", number=6)
+        assert not log.state.is_running("run_b")
+        log.start("b", number=7)
+        assert [run.run_id for run in log.state.runs] == ["run_b"]
+
+    def test_numbers_begin_anew_under_a_new_fence(self, log: Log) -> None:
+        log.start("a", number=9)
+        log.owner()
+        log.lane({"type": "run.taken_over", "runId": "run_a", "attempt": 2}, number=0)
+        assert log.state.runs[0].attempt == 2
+
+    def test_deltas_have_no_part_in_the_numbers(self, log: Log) -> None:
+        log.lane({"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": "x"}, number=50, off=0)
+        log.start("a", number=2)
+        assert [run.run_id for run in log.state.runs] == ["run_a"]
 
     def test_a_run_outlives_its_owner(self, log: Log) -> None:
         log.start("i")
@@ -136,6 +160,13 @@ class TestQueue:
         log.send("later")
         assert log.queued()[-1] == "later"
 
+    def test_a_session_has_a_limited_number_of_inputs(self, log: Log) -> None:
+        for number in range(MAX_INPUTS):
+            log.send(f"i{number}")
+            log.person("input.cancel.requested", inputId=f"i{number}")
+        assert log.send("late") == [InputDropped("late", "session_full")]
+        assert log.queued() == []
+
     def test_taking_back(self, log: Log) -> None:
         log.send("i")
         assert log.person("input.cancel.requested", inputId="i") == [InputDropped("i", "cancelled")]
@@ -163,7 +194,7 @@ class TestCancelling:
         log.start("i")
         log.person("run.cancel.requested", runId="run_i", mode="immediate")
         log.person("run.cancel.requested", runId="run_i", mode="later")
-        assert log.state.runs[0].cancel == "immediate"
+        assert log.state.runs[0].cancel == BY_USER
         assert log.lane({"type": "RUN_FINISHED", "runId": "run_i", "outcome": {"type": "cancelled"}}) == [
             RunEnded("run_i", Outcome("cancelled"))
         ]
@@ -186,16 +217,7 @@ class TestCancelling:
         log.send("i")
         log.person("input.cancel.requested", inputId="i")
         log.start("i")
-        assert log.state.runs == (Run("run_i", "main", "i", 1, "immediate"),)
-
-    def test_withdrawn_contents_are_kept_for_a_while_only(self, log: Log) -> None:
-        for number in range(WITHDRAWN_KEPT + 1):
-            log.send(f"i{number}")
-            log.person("input.cancel.requested", inputId=f"i{number}")
-        assert log.state.find_input("i0") is None
-        assert log.state.find_input("i1") is not None
-        log.start("i0")
-        assert log.state.runs[0].cancel == "immediate"
+        assert log.state.runs == (Run("run_i", "main", "i", 1, BY_USER),)
 
 
 class TestEnding:
@@ -208,7 +230,16 @@ class TestEnding:
     def test_a_lane_has_one_run(self, log: Log) -> None:
         log.start("a")
         log.start("b")
-        assert [run.run_id for run in log.state.runs] == ["run_b"]
+        assert [run.run_id for run in log.state.runs] == ["run_a"]
+
+    def test_another_run_cannot_be_finished(self, log: Log) -> None:
+        log.start("a")
+        assert log.lane({"type": "RUN_FINISHED", "runId": "run_b", "outcome": {"type": "success"}}) == []
+        assert log.lane({"type": "RUN_FINISHED", "outcome": {"type": "success"}}) == []
+        assert [run.run_id for run in log.state.runs] == ["run_a"]
+
+    def test_nothing_runs_nothing_ends(self, log: Log) -> None:
+        assert log.lane({"type": "RUN_ERROR", "code": "agent_error"}, run="run_a") == []
 
     def test_only_success_is_ok(self) -> None:
         assert [Outcome(kind).ok for kind in ("success", "cancelled", "error", "unknown")] == [True] + [False] * 3
@@ -233,7 +264,7 @@ class TestSnapshot:
         raw = {
             "lanes": {"main": {"owner": {"kind": "agent", "id": "w-71"}, "fence": 1180, "run": "run_a"}},
             "runs": [{"runId": "run_a", "lane": "main", "inputId": "a", "attempt": 1, "cancel": None}],
-            "inputs": [{"inputId": "b", "seq": 1201, "ts": 17, "by": ADA, "content": "And then?", "mode": None}],
+            "inputs": [{"inputId": "b", "seq": 1201, "ts": 17, "by": USER, "content": "And then?", "mode": None}],
         }
         assert State.from_dict(raw).as_dict() == raw
 

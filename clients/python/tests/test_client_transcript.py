@@ -15,7 +15,7 @@ from antiphon_client.transcript import _Text
 
 Event = dict[str, Any]
 AGENT = {"kind": "agent", "id": "w-1"}
-ADA = {"kind": "user", "id": "ada", "name": "Ada"}
+USER = {"kind": "user", "id": "user-1", "name": "A user"}
 
 
 class Log:
@@ -32,7 +32,7 @@ class Log:
         values = {"id": f"{fence}-{self.seq}", "lane": "main", "by": AGENT, **fields}
         self.fold.apply(Entry("demo", self.seq, self.seq - 1, events=events, **values))
 
-    def person(self, event: Event, by: Event = ADA) -> None:
+    def person(self, event: Event, by: Event = USER) -> None:
         self.seq += 1
         self.fold.apply(Entry("demo", self.seq, self.seq - 1, id="command", by=by, events=(event,)))
 
@@ -64,13 +64,13 @@ class Log:
 def test_a_streamed_message() -> None:
     log = Log()
     log.start()
-    assert log.only == Message("m", "assistant", AGENT, "main", "run_i", "", "streaming")
+    assert log.only == Message("m", "assistant", AGENT, "main", "run_i", "", "streaming", seq=2)
     log.delta(0, "Hel")
     log.delta(3, "lo")
     assert (log.only.text, log.only.status, log.only.reason) == ("Hello", "streaming", None)
     log.segment(0, None, final=True, reason="complete")
     log.end()
-    assert log.only == Message("m", "assistant", AGENT, "main", "run_i", "Hello", "done", "complete")
+    assert log.only == Message("m", "assistant", AGENT, "main", "run_i", "Hello", "done", "complete", seq=2)
 
 
 def test_a_message_without_a_final_segment_is_complete() -> None:
@@ -110,6 +110,18 @@ def test_segments_without_text_leave_the_text() -> None:
     assert log.only.text == "Hello"
 
 
+def test_a_piece_beyond_the_end_waits_for_its_segment() -> None:
+    log = Log()
+    log.start()
+    log.delta(0, "He")
+    log.delta(3, "o")
+    assert log.only.text == "He"
+    log.segment(0, "Hello")
+    assert log.only.text == "Hello"
+    log.delta(0, "Jello")
+    assert log.only.text == "Hello"
+
+
 def test_offsets_are_code_points() -> None:
     log = Log()
     log.start()
@@ -130,9 +142,9 @@ def test_a_reasoning_and_a_tool_call() -> None:
     log.lane({"type": "TOOL_CALL_END", "toolCallId": "c"})
     log.lane({"type": "TOOL_CALL_RESULT", "messageId": "t", "toolCallId": "c", "content": "42"})
     assert log.messages == [
-        Message("r", "reasoning", AGENT, "main", None, "hm", "done", "complete"),
-        Message("c", "tool_call", AGENT, "main", None, '{"a":1}', "done", "complete", name="find"),
-        Message("t", "tool", AGENT, "main", None, "42", "done", tool_call_id="c"),
+        Message("r", "reasoning", AGENT, "main", None, "hm", "done", "complete", seq=2),
+        Message("c", "tool_call", AGENT, "main", None, '{"a":1}', "done", "complete", name="find", seq=5),
+        Message("t", "tool", AGENT, "main", None, "42", "done", "complete", tool_call_id="c", seq=9),
     ]
 
 
@@ -141,7 +153,7 @@ def test_an_input_appears_when_it_is_applied() -> None:
     log.person({"type": "input.sent", "inputId": "i", "content": "And then?"})
     assert log.messages == []
     log.lane({"type": "input.applied", "inputId": "i", "runId": "run_i", "messageId": "msg_i"}, run="run_i")
-    assert log.only == Message("msg_i", "user", ADA, "main", "run_i", "And then?", "done")
+    assert log.only == Message("msg_i", "user", USER, "main", "run_i", "And then?", "done", "complete", seq=3)
 
 
 def test_a_message_sent_twice_is_the_first_one() -> None:
@@ -153,12 +165,47 @@ def test_a_message_sent_twice_is_the_first_one() -> None:
     assert log.only.text == "one"
 
 
-def test_an_input_taken_back_too_late_keeps_its_text() -> None:
+def test_an_input_that_does_not_wait_is_not_applied() -> None:
     log = Log()
     log.person({"type": "input.sent", "inputId": "i", "content": "one"})
     log.person({"type": "input.cancel.requested", "inputId": "i"})
     log.lane({"type": "input.applied", "inputId": "i", "runId": "run_i", "messageId": "a"})
-    assert log.only.text == "one"
+    log.lane({"type": "input.applied", "inputId": "never", "runId": "run_i", "messageId": "b"})
+    assert log.messages == []
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "RUN_FINISHED", "runId": "run_i", "outcome": {"type": "cancelled"}},
+        {"type": "RUN_ERROR", "code": "agent_error"},
+    ],
+)
+def test_a_run_ends_the_texts_that_are_open_in_its_lane(event: Event) -> None:
+    log = Log()
+    log.lane({"type": "RUN_STARTED", "runId": "run_i"})
+    log.start("closed")
+    log.end("closed")
+    log.start("partial")
+    log.segment(0, "Hel", "partial", final=True, reason="cancelled")
+    log.start("open")
+    log.fold.apply(Entry("demo", 90, 89, id="0-0", lane="side", events=({"type": "session.owner", "kind": "agent"},)))
+    elsewhere = {"type": "TEXT_MESSAGE_START", "messageId": "elsewhere"}
+    log.fold.apply(Entry("demo", 91, 90, id="90-1", lane="side", events=(elsewhere,)))
+    log.lane(event)
+    assert [(message.id, message.status, message.reason) for message in log.messages] == [
+        ("closed", "done", "complete"),
+        ("partial", "done", "cancelled"),
+        ("open", "done", "complete"),
+        ("elsewhere", "streaming", None),
+    ]
+
+
+def test_a_run_that_does_not_run_ends_no_text() -> None:
+    log = Log()
+    log.start()
+    log.lane({"type": "RUN_FINISHED", "runId": "run_other", "outcome": {"type": "success"}})
+    assert log.only.status == "streaming"
 
 
 def test_an_old_fence_writes_nothing() -> None:
@@ -221,7 +268,7 @@ def test_the_text_of_a_finished_kind_is_not_changed() -> None:
     log.lane({"type": "TOOL_CALL_RESULT", "messageId": "t", "toolCallId": "c", "content": "42"})
     log.delta(0, "xx", "t")
     log.end("t")
-    assert (log.only.text, log.only.reason) == ("42", None)
+    assert (log.only.text, log.only.reason) == ("42", "complete")
 
 
 def test_messages_are_new_objects_only_when_they_change() -> None:
@@ -252,14 +299,14 @@ def test_as_dict_is_json_of_the_protocol() -> None:
     common = {"by": AGENT, "lane": "main", "text": "", "status": "streaming", "reason": None}
     assert json.loads(json.dumps(log.fold.transcript.as_dict())) == {
         "messages": [
-            {"id": "m", "role": "assistant", "run": "run_i", **common},
-            {"id": "c", "role": "tool_call", "run": None, "name": "find", **common},
+            {"id": "m", "role": "assistant", "run": "run_i", "seq": 2, **common},
+            {"id": "c", "role": "tool_call", "run": None, "name": "find", "seq": 3, **common},
         ]
     }
 
 
 def test_a_message_of_history_reads_what_as_dict_writes() -> None:
-    message = Message("m", "tool", ADA, "main", "run_i", "x", "done", None, None, "c", 7)
+    message = Message("m", "tool", USER, "main", "run_i", "x", "done", None, None, "c", 7)
     assert Message.from_dict(json.loads(json.dumps(message.as_dict()))) == message
     assert Message.from_dict({"role": "user"}) is None
     assert Message.from_dict({"id": "m"}) == Message("m", "assistant", None, None, None, "", "done")
@@ -268,24 +315,27 @@ def test_a_message_of_history_reads_what_as_dict_writes() -> None:
 texts = st.text(alphabet="ab é\n😀\U0001d54f\u0301", max_size=40)
 
 
-def formula(text: str, offset: int, piece: str) -> str:
-    """The rule as the protocol has it."""
-    return text[:offset] + piece + text[offset + len(piece) :]
+def rule(text: str, offset: int, piece: str) -> str:
+    """What the protocol says of a piece, character by character."""
+    for index, character in enumerate(piece, offset):
+        if index == len(text):
+            text += character
+    return text
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), texts), max_size=20))
-def test_put_is_the_formula(pieces: list[tuple[int, str]]) -> None:
+def test_put_is_the_rule(pieces: list[tuple[int, str]]) -> None:
     text, expected = _Text(), ""
     for offset, piece in pieces:
         changed = text.put(offset, piece)
-        before, expected = expected, formula(expected, offset, piece)
+        before, expected = expected, rule(expected, offset, piece)
         assert text.value() == expected
         assert changed == (before != expected)
 
 
 @st.composite
 def coverings(draw: st.DrawFn) -> tuple[str, list[tuple[str, int, str]]]:
-    """A text, and its deltas and segments, mixed, some of them twice, none ahead of the text."""
+    """A text, and its deltas and segments, mixed, some of them twice, some lost to the other kind."""
     text = draw(texts)
     streams = []
     for kind in draw(st.sampled_from([("delta",), ("segment",), ("delta", "segment")])):

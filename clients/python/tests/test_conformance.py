@@ -38,4 +38,8 @@ def fold(frames: list[dict[str, Any]]) -> Any:
 def test_case(case: dict[str, Any]) -> None:
     folded = fold(case["entries"])
     assert folded["state"] == case["state"]
-    assert folded["messages"] == case["messages"]
+    expected = case["messages"]
+    if not any("seq" in message for message in expected):  # part of a page of history; cases may leave it out
+        for message in folded["messages"]:
+            del message["seq"]
+    assert folded["messages"] == expected

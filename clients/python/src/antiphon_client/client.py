@@ -50,8 +50,9 @@ class Client:
             async for event in session.events():
                 ...
 
-    `url` is a gateway's address, or several that are tried in turn. Give a `token`, or a
-    `token_provider` that is asked for one whenever one is needed, or both (the token first).
+    `url` is a gateway's address, or several that are tried in turn. Give a `token`, or (in its
+    place or by name) an async function that is asked for one whenever one is needed, or both: then
+    the token is tried first.
     `rand` returns random numbers in [0, 1) for the back-off.
 
     Entering waits for the first connection; it raises `ConnectFailed` or `Unauthorized`, or what
@@ -63,7 +64,7 @@ class Client:
     def __init__(
         self,
         url: str | Sequence[str],
-        token: str | None = None,
+        token: str | TokenProvider | None = None,
         *,
         token_provider: TokenProvider | None = None,
         name: str | None = None,
@@ -75,6 +76,8 @@ class Client:
             raise ValueError("give the address of at least one gateway")
         self._urls = [gateway_url(address) for address in addresses]
         self._url_index = 0
+        if callable(token):
+            token, token_provider = None, token
         self._tokens = Tokens(token, token_provider)
         self._name = name or f"antiphon-client/{version('antiphon-client')}"
         self._settings = Settings() if settings is None else settings
@@ -84,6 +87,7 @@ class Client:
         self._sessions: dict[str, Session] = {}
         self._connection: Connection | None = None
         self._welcome: Welcome | None = None
+        self._log_away = False
         self._waiters = 0
         self._failure: AntiphonError | None = None
         self._last_error: AntiphonError | None = None
@@ -136,6 +140,11 @@ class Client:
     def connected(self) -> bool:
         """Whether there is a connection right now."""
         return self._connection is not None
+
+    @property
+    def log_away(self) -> bool:
+        """Whether the gateway says that it cannot reach the log; reading goes on by itself later."""
+        return self._log_away
 
     def session(self, name: str, cursor: str | None = None, *, every: bool = False) -> Session:
         """The session of that name; the same object until it is closed.
@@ -262,6 +271,7 @@ class Client:
     async def _serve(self, connection: Connection) -> CloseAdvice:
         """Subscribe, send what waits, and hand out frames until the connection ends."""
         self._connection = connection
+        self._log_away = False
         self._commands.connection = connection
         logger.debug("connected: %s", connection.welcome.connection)
         for session in list(self._sessions.values()):
@@ -295,7 +305,7 @@ class Client:
         """How long to stay away, and where to go then."""
         limit = self._settings.reconnect_attempts
         if limit is not None and self._backoff.attempts >= limit:
-            raise ConnectFailed("unreachable", f"{limit} attempts came to nothing")
+            raise ConnectFailed("unreachable", f"gave up after {limit} attempts in a row")
         self._url_index = (self._url_index + 1) % len(self._urls)
         own_s = self._backoff.next_s(self._rand())
         return own_s if advice.retry_after_s is None else advice.retry_after_s
@@ -306,6 +316,9 @@ class Client:
         if op in ("ok", "error"):
             if self._commands.answered(frame):
                 self.progressed()
+            return
+        if op in ("log.away", "log.back"):
+            self._log_away = op == "log.away"
             return
         session = self._sessions.get(as_str(frame.get("session")) or "")
         if session is not None:

@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
-from yarl import URL
 
 from ._json import JsonObject, as_str, encode, parse_object
 from .errors import AntiphonError, ConnectFailed, FrameTooLarge, Unauthorized, refusal
@@ -55,15 +55,21 @@ class OpeningRefused(Exception):
         self.error = error
 
 
-def gateway_url(text: str) -> URL:
+def gateway_url(text: str) -> str:
     """The address to connect to: `http(s)` or `ws(s)`, with the path of section 1 if it has none.
 
     Raises ValueError for what is no such address.
     """
-    url = URL(text)
-    if url.scheme not in ("http", "https", "ws", "wss") or not url.host:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
         raise ValueError(f"not the address of a gateway: {text!r}")
-    return url.with_path(CONNECT_PATH) if url.path in ("", "/") else url
+    return urlunsplit(parts._replace(path=CONNECT_PATH)) if parts.path in ("", "/") else text
+
+
+def _origin(url: str) -> str:
+    """The part of an address that may be shown: without path, query and user."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 class Connection:
@@ -199,7 +205,7 @@ async def _as_coroutine(work: Callable[[], Awaitable[None]]) -> None:
 
 @asynccontextmanager
 async def opened(
-    http: aiohttp.ClientSession, url: URL, hello_frame: JsonObject, settings: Settings
+    http: aiohttp.ClientSession, url: str, hello_frame: JsonObject, settings: Settings
 ) -> AsyncIterator[Connection]:
     """Connect and say hello; on the way out the socket is closed.
 
@@ -210,19 +216,19 @@ async def opened(
         async with asyncio.timeout(settings.connect_timeout_s):
             socket = await _upgrade(http, url, settings)
     except TimeoutError:
-        raise ConnectFailed("connect_timeout", f"no answer from {url.origin()}", retryable=True) from None
+        raise ConnectFailed("connect_timeout", f"no answer from {_origin(url)}", retryable=True) from None
     try:
         try:
             async with asyncio.timeout(settings.connect_timeout_s):
                 welcome = await _greet(socket, hello_frame)
         except TimeoutError:
-            raise ConnectFailed("connect_timeout", f"no welcome from {url.origin()}", retryable=True) from None
+            raise ConnectFailed("connect_timeout", f"no welcome from {_origin(url)}", retryable=True) from None
         yield Connection(socket, welcome, settings)
     finally:
         await shut(socket, settings.close_timeout_s)
 
 
-async def _upgrade(http: aiohttp.ClientSession, url: URL, settings: Settings) -> aiohttp.ClientWebSocketResponse:
+async def _upgrade(http: aiohttp.ClientSession, url: str, settings: Settings) -> aiohttp.ClientWebSocketResponse:
     try:
         return await http.ws_connect(
             url,
@@ -232,14 +238,14 @@ async def _upgrade(http: aiohttp.ClientSession, url: URL, settings: Settings) ->
             timeout=aiohttp.ClientWSTimeout(ws_close=settings.close_timeout_s),
         )
     except aiohttp.WSServerHandshakeError as error:
-        text = f"{url.origin()} answered {error.status} to the upgrade"
+        text = f"{_origin(url)} answered {error.status} to the upgrade"
         if error.status in (401, 403):
             refused = Unauthorized("unauthorized", text)
             raise OpeningRefused(classify_close(4401), refused) from None
         final = error.status in _FINAL_STATUS
         raise ConnectFailed("upgrade_refused", text, retryable=not final) from None
     except (aiohttp.ClientError, OSError) as error:
-        text = f"{url.origin()}: {str(error) or type(error).__name__}"
+        text = f"{_origin(url)}: {str(error) or type(error).__name__}"
         raise ConnectFailed("unreachable", text, retryable=True) from error
 
 

@@ -54,7 +54,7 @@ CONNECT_PATH: Final = "/v1/connect"
 HEARTBEAT_CAP_MS: Final = 3_600_000
 
 _CURSOR = re.compile(r"([^:\s]{1,64}):(\d{1,19})", re.ASCII)
-_FENCED_ID = re.compile(r"(\d{1,19})-\d{1,19}", re.ASCII)
+_LANE_ID = re.compile(r"(\d{1,19})-(\d{1,19})", re.ASCII)
 
 
 # ---- section 2 and 3: cursors and the chain
@@ -154,8 +154,14 @@ class Entry:
     @property
     def fence(self) -> int | None:
         """The fence a lane's entry was written under; None if `id` is not `<fence>-<n>`."""
-        match = _FENCED_ID.fullmatch(self.id)
+        match = _LANE_ID.fullmatch(self.id)
         return None if match is None else int(match[1])
+
+    @property
+    def number(self) -> int | None:
+        """Which write under its fence this is; None if `id` is not `<fence>-<n>`."""
+        match = _LANE_ID.fullmatch(self.id)
+        return None if match is None else int(match[2])
 
 
 @dataclass(frozen=True, slots=True)

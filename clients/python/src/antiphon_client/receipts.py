@@ -25,6 +25,25 @@ class Progress:
     dropped: InputDropped | None = None
     outcome: Outcome | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    # What the fold said of it, when noting began or last began anew; what lay before is hidden
+    hidden_to: int = -1
+    was_queued: bool = False
+    was_running: bool = False
+    was_known: bool = False
+
+    def begin(self, state: State, folded_seq: int) -> None:
+        """Note what happens from here on: the entry `folded_seq`, after which `state` is."""
+        self.hidden_to = folded_seq
+        self.was_queued = state.is_queued(self.input_id)
+        self.was_running = state.is_running(self.run_id)
+        self.was_known = folded_seq >= 0 and not state.partial
+
+    def settle(self) -> None:
+        """The input was sent before noting began: take what the fold said of it then."""
+        if self.outcome is None and not self.was_queued:
+            self.apply()
+            self.outcome = None if self.was_running else Outcome("unknown")
+            self.changed.set()
 
     @property
     def past_queue(self) -> bool:
@@ -36,6 +55,11 @@ class Progress:
         if not self.past_queue:
             self.applied = InputApplied(self.input_id, self.run_id, None)
 
+    def drop(self, code: str) -> None:
+        """The input will not be applied, and its run not start."""
+        self.dropped = InputDropped(self.input_id, code)
+        self.outcome = Outcome("cancelled") if code == "cancelled" else Outcome("error", code)
+
 
 class ReceiptBook:
     """The inputs whose receipts somebody holds; the rest is forgotten with its last receipt."""
@@ -43,11 +67,12 @@ class ReceiptBook:
     def __init__(self) -> None:
         self._open: WeakValueDictionary[str, Progress] = WeakValueDictionary()
 
-    def open(self, input_id: str) -> Progress:
-        """The progress of an input, shared by all of its receipts."""
+    def open(self, input_id: str, state: State, folded_seq: int) -> Progress:
+        """The progress of an input, shared by all of its receipts; noted from here on."""
         progress = self._open.get(input_id)
         if progress is None:
             progress = Progress(input_id, RUN_PREFIX + input_id)
+            progress.begin(state, folded_seq)
             self._open[input_id] = progress
         return progress
 
@@ -64,9 +89,7 @@ class ReceiptBook:
                 progress.applied = change
                 progress.run_id = change.run_id or progress.run_id
             else:
-                progress.dropped = change
-                cancelled = change.code == "cancelled"
-                progress.outcome = Outcome("cancelled" if cancelled else "error", change.code)
+                progress.drop(change.code)
             progress.changed.set()
 
     def _run_ended(self, change: RunEnded) -> None:
@@ -76,21 +99,32 @@ class ReceiptBook:
                 progress.outcome = change.outcome
                 progress.changed.set()
 
-    def settle(self, state: State, folded_seq: int) -> None:
-        """After a snapshot: end what lies before it and is neither waiting nor running."""
+    def restart(self, state: State, folded_seq: int) -> None:
+        """After a snapshot: what lies before it will not be noted."""
         for progress in list(self._open.values()):
-            self.settle_one(progress, state, folded_seq)
+            progress.begin(state, folded_seq)
+            if progress.seq is not None and progress.seq <= folded_seq:
+                progress.settle()
 
-    def settle_one(self, progress: Progress, state: State, folded_seq: int) -> None:
-        """The same for one input, once its place in the log (`seq`) is known."""
-        placed = progress.seq is not None and progress.seq <= folded_seq
-        if progress.outcome is not None or not placed or state.partial:
+    def stored(self, progress: Progress, reply: JsonObject, *, readable: bool) -> None:
+        """Take over the reply to `input.send`; `readable`: entries of the session arrive.
+
+        What the entries have told, or will tell, counts. Only of an input from before that do
+        the fold, or else the reply, have to say what became of it.
+        """
+        progress.run_id = as_str(reply.get("runId")) or progress.run_id
+        progress.seq = as_count(reply.get("seq"))
+        hidden = progress.seq is None or progress.seq <= progress.hidden_to
+        status = as_str(reply.get("status"))
+        if readable and not hidden:
             return
-        if state.is_queued(progress.input_id):
-            return
-        progress.apply()
-        if not state.is_running(progress.run_id):
-            progress.outcome = Outcome("unknown")
+        if status == "cancelled" and not progress.past_queue:
+            progress.drop("cancelled")
+        elif readable and progress.was_known:
+            progress.settle()
+        elif status in ("applied", "ended") and progress.outcome is None:
+            progress.apply()
+            progress.outcome = Outcome("unknown") if status == "ended" else None
         progress.changed.set()
 
     def wake(self) -> None:
@@ -117,7 +151,8 @@ class Receipt:
     """An input that is stored in the log.
 
     `seq` is its place there. `duplicate` says that this input id had been stored before; then
-    `seq` is that of the first time, and nothing was added. `position` is 1 for the next to run.
+    nothing was added, and `seq` is that of the first time, None if that is long ago. `position`
+    is 1 for the next to run.
     """
 
     __slots__ = ("_progress", "_source", "duplicate", "position", "seq", "status")
@@ -125,17 +160,10 @@ class Receipt:
     def __init__(self, progress: Progress, source: ReceiptSource, reply: JsonObject) -> None:
         self._progress = progress
         self._source = source
-        self.seq = as_count(reply.get("seq")) or 0
+        self.seq = as_count(reply.get("seq"))
         self.duplicate = reply.get("duplicate") is True
         self.position = as_count(reply.get("position"))
         self.status = as_str(reply.get("status")) or "queued"
-        progress.run_id = as_str(reply.get("runId")) or progress.run_id
-        progress.seq = self.seq
-        if self.status in ("applied", "ended"):
-            progress.apply()
-        if self.status == "ended" and progress.outcome is None:
-            progress.outcome = Outcome("unknown")
-        progress.changed.set()
 
     @property
     def input_id(self) -> str:

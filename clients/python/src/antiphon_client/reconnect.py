@@ -79,6 +79,8 @@ def classify_close(close_code: int | None, reason: str = "") -> CloseAdvice:
     action = Action.RECONNECT
     if close_code in (1000, 1001):
         action = Action.DONE
+    elif close_code == 1009:
+        action = Action.NEVER  # a frame of ours was too large: it would be again
     elif close_code is not None:
         action = _CLASSES.get(close_code // 100, Action.RECONNECT)
     pause = retry_after_s(body)

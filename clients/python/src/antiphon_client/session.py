@@ -83,8 +83,7 @@ class Session:
         self._buffer = EventBuffer(settings.buffer_events, settings.buffer_bytes, cursor)
         self._backoff = Backoff(settings.backoff_base_s, settings.backoff_cap_s)
         self._fold = self._new_fold(State(partial=cursor is not None))
-        self._folded_seq = -1
-        self._snapshot_seq = -1
+        self._folded_seq = -1 if cursor is None else cursor.seq
         self._handled = cursor
         self._behind = False
         self._book = ReceiptBook()
@@ -179,15 +178,13 @@ class Session:
         self._check_open()
         _check_text(text)
         chosen = uuid.uuid4().hex if input_id is None else input_id
-        progress = self._book.open(chosen)
+        progress = self._book.open(chosen, self._fold.state, self._folded_seq)
         if self._error is None:  # a token may give `send` without `read`
             self.follow()
             await self._wait_settled()
         reply = await self._host.call(lambda command_id: input_send(command_id, self._name, chosen, text, mode))
-        receipt = Receipt(progress, self, reply)
-        if not progress.past_queue:
-            self._book.settle_one(progress, self._fold.state, self._snapshot_seq)
-        return receipt
+        self._book.stored(progress, reply, readable=self._error is None)
+        return Receipt(progress, self, reply)
 
     async def cancel(self, run_id: str) -> str:
         """Stop a run, even before it starts; safe to repeat. Returns `cancelling` or `cancelled`.
@@ -338,14 +335,14 @@ class Session:
 
     def _forget_fold(self) -> None:
         self._fold = self._new_fold(State())
-        self._folded_seq = self._snapshot_seq = -1
+        self._folded_seq = -1
 
     def _begin_fold(self, snapshot: Snapshot) -> None:
         if snapshot.as_of <= self._folded_seq:
             return  # read again for `events()`; the fold is further on
         self._fold = self._new_fold(State.from_dict(snapshot.state))
-        self._folded_seq = self._snapshot_seq = snapshot.as_of
-        self._book.settle(self._fold.state, snapshot.as_of)
+        self._folded_seq = snapshot.as_of
+        self._book.restart(self._fold.state, snapshot.as_of)
 
     def _fold_in(self, entry: Entry) -> None:
         if entry.seq <= self._folded_seq:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeAlias
 
 from ._json import JsonObject, as_count, as_object, as_str
 from .protocol import Entry
@@ -25,9 +25,9 @@ class Message:
     """A message as it stands.
 
     `role` is `user`, `assistant`, `reasoning`, `tool_call` (its `text` is the arguments so far)
-    or `tool`; `status` is `streaming` or `done`; `reason` says how a streamed text ended:
-    `complete`, `cancelled`, `worker_lost` or `error`. `name` belongs to a tool call,
-    `tool_call_id` to a tool's result. `seq`, the entry that added it, is set in history only.
+    or `tool`; `status` is `streaming` or `done`; `reason` says how a text ended: `complete`,
+    `cancelled`, `worker_lost` or `error`. `name` belongs to a tool call,
+    `tool_call_id` to a tool's result. `seq` is the entry that added it.
     """
 
     id: str
@@ -63,7 +63,7 @@ class Message:
         )
 
     def as_dict(self) -> dict[str, object]:
-        """As in the protocol: `name`, `toolCallId` and `seq` only where there is one."""
+        """As in a page of history: `name`, `toolCallId` and `seq` only where there is one."""
         found: dict[str, object] = {
             "id": self.id,
             "role": self.role,
@@ -93,20 +93,16 @@ class _Text:
         return self._pieces[0] if self._pieces else ""
 
     def put(self, offset: int, piece: str) -> bool:
-        """Put `piece` at `offset`, over what is there; returns whether the text changed.
+        """Take over what reaches beyond the end; returns whether the text changed.
 
-        The rule is `text = text[:offset] + piece + text[offset + len(piece):]`; at the end of
-        the text, where nearly every piece goes, it is an append.
+        What lies within is known already. A piece that begins beyond the end is dropped: a
+        segment will bring it.
         """
-        if offset >= self._length:
-            self._pieces.append(piece)
-            self._length += len(piece)
-            return bool(piece)
-        text = self.value()
-        if text[offset : offset + len(piece)] == piece:
+        known = self._length - offset
+        if known < 0 or known >= len(piece):
             return False
-        text = text[:offset] + piece + text[offset + len(piece) :]
-        self._pieces, self._length = [text], len(text)
+        self._pieces.append(piece[known:] if known else piece)
+        self._length = offset + len(piece)
         return True
 
 
@@ -123,9 +119,7 @@ class _Draft:
     def message(self) -> Message:
         if self.view is None:
             base = self.base
-            reason = None
-            if self.status == DONE and base.status == STREAMING:
-                reason = self.final_reason or COMPLETE
+            reason = (self.final_reason or COMPLETE) if self.status == DONE else None
             self.view = Message(
                 id=base.id,
                 role=base.role,
@@ -137,6 +131,7 @@ class _Draft:
                 reason=reason,
                 name=base.name,
                 tool_call_id=base.tool_call_id,
+                seq=base.seq,
             )
         return self.view
 
@@ -150,6 +145,7 @@ class Transcript:
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
         self._drafts: dict[str, _Draft] = {}
+        self._open: dict[str, _Draft] = {}
 
     @property
     def messages(self) -> list[Message]:
@@ -166,30 +162,36 @@ class Transcript:
         return {"messages": [message.as_dict() for message in self.messages]}
 
     def apply_event(self, entry: Entry, event: JsonObject, source: Input | None = None) -> None:
-        """Fold one event that counts. `source` is the input that an `input.applied` names."""
+        """Fold one event that counts. `source` is the input that an `input.applied` takes off the queue."""
         kind = event.get("type")
-        rule = self._RULES.get(kind) if isinstance(kind, str) else None
-        if rule is not None:
+        rules = self._OF_RECORDS if entry.off is None else self._OF_DELTAS
+        rule = rules.get(kind) if isinstance(kind, str) else None
+        if rule is not None and entry.lane is not None:
             rule(self, entry, event, source)
+
+    def end_lane(self, lane: str | None) -> None:
+        """A run has ended in this lane, and with it every text that is still open there."""
+        for message_id, draft in list(self._open.items()):
+            if draft.base.lane == lane:
+                self._end(message_id)
 
     # ---- what begins a message
 
     def _applied(self, entry: Entry, event: JsonObject, source: Input | None) -> None:
-        run = as_str(event.get("runId")) or entry.run
-        by, text = (None, "") if source is None else (source.by, source.content)
-        self._add(entry, event.get("messageId"), "user", by=by, run=run, text=text)
+        if source is not None:
+            self._add(entry, event.get("messageId"), "user", by=source.by, text=source.content)
 
     def _text_start(self, entry: Entry, event: JsonObject, _source: Input | None) -> None:
         role = as_str(event.get("role")) or "assistant"
-        self._add(entry, event.get("messageId"), role, by=entry.by, run=entry.run)
+        self._add(entry, event.get("messageId"), role, by=entry.by)
 
     def _reasoning_start(self, entry: Entry, event: JsonObject, _source: Input | None) -> None:
-        self._add(entry, event.get("messageId"), "reasoning", by=entry.by, run=entry.run)
+        self._add(entry, event.get("messageId"), "reasoning", by=entry.by)
 
     def _call_start(self, entry: Entry, event: JsonObject, _source: Input | None) -> None:
         name = as_str(event.get("toolCallName"))
         call = event.get("toolCallId")
-        self._add(entry, call, "tool_call", by=entry.by, run=entry.run, name=name)
+        self._add(entry, call, "tool_call", by=entry.by, name=name)
 
     def _result(self, entry: Entry, event: JsonObject, _source: Input | None) -> None:
         self._add(
@@ -197,7 +199,6 @@ class Transcript:
             event.get("messageId"),
             "tool",
             by=entry.by,
-            run=entry.run,
             text=as_str(event.get("content")) or "",
             tool_call_id=as_str(event.get("toolCallId")),
         )
@@ -209,7 +210,6 @@ class Transcript:
         role: str,
         *,
         by: JsonObject | None,
-        run: str | None,
         text: str | None = None,
         name: str | None = None,
         tool_call_id: str | None = None,
@@ -223,15 +223,20 @@ class Transcript:
             role=role,
             by=by,
             lane=entry.lane,
-            run=run,
+            run=entry.run,
             text="",
             status=status,
             name=name,
             tool_call_id=tool_call_id,
+            seq=entry.seq,
         )
-        self._drafts[message_id] = _Draft(base, _Text(text or ""), status)
+        draft = self._drafts[message_id] = _Draft(base, _Text(text or ""), status)
+        if status == STREAMING:
+            self._open[message_id] = draft
         if self._limit is not None and len(self._drafts) > self._limit:
-            del self._drafts[next(iter(self._drafts))]
+            oldest = next(iter(self._drafts))
+            del self._drafts[oldest]
+            self._open.pop(oldest, None)
 
     # ---- what changes one
 
@@ -270,18 +275,24 @@ class Transcript:
         draft = self._draft(message_id)
         if draft is not None:
             draft.status, draft.view = DONE, None
+            self._open.pop(draft.base.id, None)
 
-    _RULES: ClassVar[Mapping[str, Callable[[Transcript, Entry, JsonObject, Input | None], None]]] = {
+    _OF_DELTAS: ClassVar[Mapping[str, _Rule]] = {
+        "TEXT_MESSAGE_CONTENT": _message_delta,
+        "REASONING_MESSAGE_CONTENT": _message_delta,
+        "TOOL_CALL_ARGS": _call_delta,
+    }
+    _OF_RECORDS: ClassVar[Mapping[str, _Rule]] = {
         "input.applied": _applied,
         "message.segment": _segment,
         "TEXT_MESSAGE_START": _text_start,
-        "TEXT_MESSAGE_CONTENT": _message_delta,
         "TEXT_MESSAGE_END": _message_end,
         "REASONING_MESSAGE_START": _reasoning_start,
-        "REASONING_MESSAGE_CONTENT": _message_delta,
         "REASONING_MESSAGE_END": _message_end,
         "TOOL_CALL_START": _call_start,
-        "TOOL_CALL_ARGS": _call_delta,
         "TOOL_CALL_END": _call_end,
         "TOOL_CALL_RESULT": _result,
     }
+
+
+_Rule: TypeAlias = Callable[[Transcript, Entry, JsonObject, Input | None], None]

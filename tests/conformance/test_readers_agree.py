@@ -1,0 +1,115 @@
+"""Gateways, the Python client and the page fold any log to the same state and the same messages.
+
+From the log's beginning or from a snapshot; entry by entry, or merged as a gateway sends them to who comes late.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from antiphon_client import Entry as ClientEntry
+from antiphon_client import Fold, State
+from broker.codec import encode
+from broker.events import Entry
+from broker.session import SessionState, public_view
+from broker.transcript import Transcript
+from gateway.replay import ReplayEntry, frames
+from tests.unit.strategies import SessionModel, Speech, sessions, speeches
+
+Log = list[tuple[int, Entry]]
+Reader = Callable[[dict[str, Any] | None, list[dict[str, Any]]], dict[str, Any]]
+
+
+def python_client(state: dict[str, Any] | None, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    folded = Fold(None if state is None else State.from_dict(state))
+    for frame in entries:
+        entry = ClientEntry.parse(frame)
+        assert entry is not None
+        folded.apply(entry)
+    view: dict[str, Any] = json.loads(json.dumps(folded.as_dict()))
+    return view
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Reader]:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("the page's fold needs node to run")
+    command = [node, str(Path(__file__).with_name("fold_logs.mjs"))]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def read(state: dict[str, Any] | None, entries: list[dict[str, Any]]) -> dict[str, Any]:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            print(json.dumps({"state": state, "entries": entries}), file=process.stdin, flush=True)
+            view: dict[str, Any] = json.loads(process.stdout.readline())
+            return view
+
+        yield read
+        process.stdin.close()
+
+
+def gateway(log: Log) -> tuple[SessionState, list[dict[str, Any]]]:
+    transcript = Transcript()
+    for seq, entry in log:
+        transcript.apply(seq, entry)
+    return transcript.state, [message.as_dict() for message in transcript.messages]
+
+
+def sent(log: Log, after: int, *, merge: bool) -> list[dict[str, Any]]:
+    entries = [ReplayEntry(seq, 0, encode(entry), entry.off is not None) for seq, entry in log if seq > after]
+    return [json.loads(frame) for frame in frames("s", entries, after, merge=merge)]
+
+
+def agree(read: Reader, log: Log, *, merge: bool, places: list[int]) -> None:
+    state, messages = gateway(log)
+    for after in (0, *places):
+        then, _ = gateway([(seq, entry) for seq, entry in log if seq <= after])
+        snapshot = public_view(then) if after else None
+        found = read(snapshot, sent(log, after, merge=merge))
+        assert found == {"state": public_view(state), "messages": messages[then.messages :]}
+
+
+logs = st.one_of(sessions(), speeches())
+examples = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+
+
+def parts(drawn: SessionModel | Speech) -> tuple[Log, list[int]]:
+    """The log, and a quiet place where a checkpoint, and so a snapshot, may stand."""
+    return (drawn.log, _fresh(drawn)) if isinstance(drawn, SessionModel) else (drawn.entries, [])
+
+
+def _fresh(model: SessionModel) -> list[int]:
+    """Quiet places after which nothing old comes again: a snapshot does not carry what was seen before it."""
+    for place in model.quiet[-1:]:
+        old = {entry.id for seq, entry in model.log if seq <= place}
+        if not any(entry.id in old for seq, entry in model.log if seq > place):
+            return [place]
+    return []
+
+
+@examples
+@given(logs, st.booleans())
+def test_the_python_client_agrees(drawn: SessionModel | Speech, merge: bool) -> None:
+    log, places = parts(drawn)
+    agree(python_client, log, merge=merge, places=places)
+
+
+@examples
+@given(drawn=logs, merge=st.booleans())
+def test_the_page_agrees(page: Reader, drawn: SessionModel | Speech, merge: bool) -> None:
+    log, places = parts(drawn)
+    agree(page, log, merge=merge, places=places)

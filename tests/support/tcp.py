@@ -1,0 +1,116 @@
+"""A TCP proxy on loopback whose network a test may break: between a client of NATS and its server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+
+class Proxy:
+    """Passes bytes on to one target, until told otherwise. What is swallowed is gone: cut the connection afterwards."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = host, port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self.port = 0
+        self.up = True
+        self.swallow_requests = False
+        self.swallow_answers = False
+        self.swallowed = asyncio.Event()
+        """Set when something has been swallowed."""
+        self.cut_at: bytes | None = None
+        """Cuts a connection on which the client sends this."""
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    def freeze(self) -> None:
+        """Holds all bytes back, in both directions."""
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        self._flowing.set()
+
+    def cut(self) -> None:
+        """Resets every connection there is, and passes everything on from now on."""
+        self.swallow_requests = self.swallow_answers = False
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def take_down(self) -> None:
+        """Cuts, and refuses new connections until `bring_up`."""
+        self.up = False
+        self.cut()
+
+    def bring_up(self) -> None:
+        self.up = True
+
+    async def close(self) -> None:
+        """Ends every connection; returns when nothing of them is left."""
+        self.thaw()
+        self.take_down()
+        if self._serving:
+            await asyncio.wait(self._serving)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Passes one connection on, until it ends."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        if not self.up:
+            writer.transport.abort()
+            return
+        try:
+            back_reader, back_writer = await asyncio.open_connection(*self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        pair = {writer, back_writer}
+        self._writers |= pair
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._pass(reader, back_writer, request=True))
+                tasks.create_task(self._pass(back_reader, writer, request=False))
+        finally:
+            self._writers -= pair
+            for each in pair:
+                each.transport.abort()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, request: bool) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await self._flowing.wait()
+                if self.swallow_requests if request else self.swallow_answers:
+                    self.swallowed.set()
+                    continue
+                if request and self.cut_at is not None and self.cut_at in data:
+                    self.cut_at = None
+                    self.cut()
+                    break
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
+
+
+@asynccontextmanager
+async def proxy_to(url: str) -> AsyncIterator[Proxy]:
+    """A proxy before a server, with a port of its own."""
+    target = urlsplit(url)
+    assert target.hostname is not None
+    assert target.port is not None
+    proxy = Proxy(target.hostname, target.port)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        await proxy.close()

@@ -1,0 +1,321 @@
+"""What property tests draw from: texts, JSON, and logs that gateways and workers could have written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import strategies as st
+
+from agent_worker.lane import LaneQueue, StreamKind, Write, end_event
+from broker.events import (
+    Entry,
+    Event,
+    InputApplied,
+    InputCancelRequested,
+    InputFailed,
+    InputSent,
+    MessageSegment,
+    Participant,
+    ReasoningMessageStart,
+    RunCancelRequested,
+    RunError,
+    RunFinished,
+    RunStarted,
+    RunTakenOver,
+    SessionOwner,
+    TextMessageStart,
+    ToolCallResult,
+    ToolCallStart,
+)
+from broker.lease import WriteId
+from broker.session import MAX_QUEUE
+
+USER = Participant("user", "user-1", "A user")
+WORKER = Participant("agent", "echo")
+LANE = "main"
+
+texts = st.text(
+    st.sampled_from('ab \n"\\\x00\u00e9\u00df\u65e5\u200d\U0001f469\U0001f3fd\U0001f600\U0001d4b3\U0010ffff'),
+    max_size=12,
+)
+"""Texts in which code points, UTF-16 units and bytes differ."""
+said = texts.filter(bool)
+kinds: st.SearchStrategy[StreamKind] = st.sampled_from(["text", "reasoning", "tool_call"])
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def start_event(kind: StreamKind, id_: str) -> Event:
+    match kind:
+        case "text":
+            return TextMessageStart(id_)
+        case "reasoning":
+            return ReasoningMessageStart(id_)
+        case _:
+            return ToolCallStart(id_, "look_up")
+
+
+# --- one lane that speaks ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Speech:
+    """What an agent said in one run of a lane, and the entries that a writer made of it."""
+
+    entries: list[tuple[int, Entry]]
+    texts: dict[str, str]
+
+    @property
+    def records(self) -> list[tuple[int, Entry]]:
+        return [(seq, entry) for seq, entry in self.entries if entry.off is None]
+
+    @property
+    def deltas(self) -> list[tuple[int, Entry]]:
+        return [(seq, entry) for seq, entry in self.entries if entry.off is not None]
+
+
+SPEECH = st.one_of(
+    st.tuples(st.just("open"), kinds),
+    st.tuples(st.just("text"), st.integers(0, 3), said),
+    st.tuples(st.just("text"), st.integers(0, 3), said),
+    st.tuples(st.just("close"), st.integers(0, 3)),
+    st.tuples(st.just("write"), st.integers(1, 4)),
+    st.just(("settle",)),
+)
+
+
+@st.composite
+def speeches(draw: st.DrawFn) -> Speech:
+    """Texts through a `LaneQueue` with small limits, whatever the agent and the log do in between; all end."""
+    queue = LaneQueue(
+        delta_chars=draw(st.integers(1, 6)),
+        segment_chars=draw(st.integers(1, 20)),
+        segment_deltas=draw(st.integers(1, 5)),
+    )
+    speech = Speech([(1, Entry("own", 1, (SessionOwner(LANE, "agent", "w1"),), LANE, by=WORKER))], {})
+    numbers = iter(range(1, 10_000))
+
+    def write(count: int) -> None:
+        for _, entry in zip(range(count), _entries_of(queue, 1, numbers), strict=False):
+            speech.entries.append((speech.entries[-1][0] + 1, entry))
+
+    for op, *args in draw(st.lists(SPEECH, max_size=30)):
+        open_now = queue.open_streams()
+        match op, args:
+            case "open", [kind]:
+                id_ = f"m{len(speech.texts)}"
+                speech.texts[id_] = ""
+                queue.open(start_event(kind, id_), id_, kind)
+            case "text", [which, text] if open_now:
+                id_ = open_now[which % len(open_now)]
+                speech.texts[id_] += text
+                queue.text(id_, text)
+            case "close", [which] if open_now:
+                queue.close(open_now[which % len(open_now)])
+            case "write", [count]:
+                write(count)
+            case "settle", []:
+                queue.settle()
+    for id_ in queue.open_streams():
+        queue.close(id_, "cancelled")
+    write(10_000)
+    return speech
+
+
+def _entries_of(queue: LaneQueue, fence: int, numbers: Iterator[int]) -> Iterator[Entry]:
+    while (write := queue.next_write()) is not None:
+        yield entry_of(write, fence, next(numbers))
+
+
+def entry_of(write: Write, fence: int, n: int) -> Entry:
+    """The entry that a lane's writer makes of a write."""
+    delta = write.off is not None
+    by = None if delta else WORKER
+    return Entry(str(WriteId(fence, n)), 1, write.events, LANE, None if delta else "run_x", by, write.off)
+
+
+# --- a session -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class SessionModel:
+    """A session's log as gateways and workers write it, and what it comes to, worked out without the fold.
+
+    `fates` has each input that was ever sent, once: queued, applied, cancelled, failed or refused.
+    """
+
+    log: list[tuple[int, Entry]] = field(default_factory=list)
+    queue: list[str] = field(default_factory=list)
+    fates: dict[str, str] = field(default_factory=dict)
+    stale_fences: list[int] = field(default_factory=list)
+    fence: int = 0
+    n: int = 0
+    run: str | None = None
+    attempt: int = 1
+    open: dict[str, tuple[StreamKind, int]] = field(default_factory=dict)
+    messages: list[tuple[str, str]] = field(default_factory=list)
+    """Ids and texts, in order."""
+    quiet: list[int] = field(default_factory=list)
+    """Sequences after which nothing runs and nothing waits."""
+
+    # --- participants ------------------------------------------------------------------------------------------------
+
+    def send(self, number: int) -> None:
+        input_id = f"i{number}"
+        if input_id not in self.fates:
+            full = len(self.queue) >= MAX_QUEUE
+            self.fates[input_id] = "refused" if full else "queued"
+            if not full:
+                self.queue.append(input_id)
+        self._store(Entry(input_id, 1, (InputSent(input_id, f"say {number}"),), by=USER))
+
+    def cancel_input(self, number: int) -> None:
+        self._unqueue(f"i{number}", "cancelled")
+        self._store(Entry(f"cancel-i{number}", 1, (InputCancelRequested(f"i{number}"),), by=USER))
+
+    def cancel_run(self, number: int) -> None:
+        if self.run != f"run_i{number}":
+            self._unqueue(f"i{number}", "cancelled")
+        self._store(Entry(f"cancel-run_i{number}", 1, (RunCancelRequested(f"run_i{number}"),), by=USER))
+
+    # --- owners --------------------------------------------------------------------------------------------------------
+
+    def claim(self, worker: int) -> None:
+        """A worker takes the lane from whoever has it, and goes on with the run that it finds."""
+        if self.fence:
+            self.stale_fences.append(self.fence)
+        owner = SessionOwner(LANE, "agent", f"w{worker}")
+        self.fence, self.n = self._store(Entry(f"own-{worker}", 1, (owner,), LANE, by=WORKER)), 0
+        if self.run is not None:
+            self.attempt += 1
+            self._write(*self._endings("worker_lost"), RunTakenOver(self.run, self.attempt, "continue"))
+
+    def release(self) -> None:
+        if self.fence and self.run is None:
+            self.stale_fences.append(self.fence)
+            released = Entry("own-none", 1, (SessionOwner(LANE, "none"),), LANE, by=WORKER)
+            self._store(released)
+            self.fence = 0
+
+    def start(self) -> None:
+        if self.fence and self.run is None and self.queue:
+            self._start(self.queue[0])
+
+    def start_too_late(self) -> None:
+        """The owner starts an input that was taken back while its record was on the way."""
+        taken_back = [id_ for id_, fate in self.fates.items() if fate == "cancelled"]
+        if self.fence and self.run is None and taken_back:
+            self._start(taken_back[-1])
+
+    def fail_input(self) -> None:
+        if self.fence and self.run is None and self.queue:
+            self._write(InputFailed(self.queue[0], "bad_input"))
+            self._unqueue(self.queue[0], "failed")
+            self._note_quiet()
+
+    def say(self, kind: StreamKind, text: str, settle: bool, end: bool) -> None:
+        """A text: a delta, then perhaps a segment, then perhaps its end."""
+        if self.run is None:
+            return
+        id_ = f"m{len(self.messages)}"
+        self.messages.append((id_, text))
+        self._write(start_event(kind, id_))
+        if settle:
+            self._write(MessageSegment(id_, 0, len(text), text))
+        self.open[id_] = kind, len(text) if settle else 0
+        if end:
+            self._write(*self._endings("complete"))
+
+    def use_tool(self, text: str) -> None:
+        if self.run is not None:
+            id_ = f"m{len(self.messages)}"
+            self.messages.append((id_, text))
+            self._write(ToolCallResult(id_, "call", text))
+
+    def end(self, how: str) -> None:
+        if self.run is None:
+            return
+        ending: Event = RunError("it broke", "agent_error")
+        if how != "error":
+            ending = RunFinished("s", self.run, {"type": how})
+        self._write(*self._endings("complete"), ending)
+        self.run = None
+        self._note_quiet()
+
+    def repeat(self) -> None:
+        """The last write once more: its outcome was not known. One is in flight, so nothing of the lane came between."""
+        mine = [entry for _, entry in self.log if entry.lane is not None]
+        if mine and self.fence and mine[-1].id == str(WriteId(self.fence, self.n)):
+            self._store(mine[-1])
+
+    # --- how it is written ---------------------------------------------------------------------------------------------
+
+    def _start(self, input_id: str) -> None:
+        run_id = f"run_{input_id}"
+        self.run, self.attempt = run_id, 1
+        if input_id in self.queue:
+            self._unqueue(input_id, "applied")
+            self.messages.append((f"msg_{input_id}", f"say {input_id[1:]}"))
+        self._write(RunStarted("s", run_id), InputApplied(input_id, run_id, f"msg_{input_id}"))
+
+    def _unqueue(self, input_id: str, fate: str) -> None:
+        if input_id in self.queue:
+            self.queue.remove(input_id)
+            self.fates[input_id] = fate
+
+    def _endings(self, reason: str) -> list[Event]:
+        events: list[Event] = []
+        for id_, (kind, settled) in self.open.items():
+            rest = dict(self.messages)[id_][settled:]
+            events += [MessageSegment(id_, settled, len(rest), rest, True, reason), end_event(kind, id_)]
+        self.open.clear()
+        return events
+
+    def _write(self, *events: Event) -> None:
+        self.n += 1
+        self._store(Entry(str(WriteId(self.fence, self.n)), 1, events, LANE, self.run, WORKER))
+
+    def _store(self, entry: Entry) -> int:
+        """Every tenth sequence: what somebody else might have written fits between."""
+        seq = (self.log[-1][0] if self.log else 0) + 10
+        self.log.append((seq, entry))
+        self._note_quiet()
+        return seq
+
+    def _note_quiet(self) -> None:
+        if self.run is None and not self.queue and self.log[-1][0] not in self.quiet:
+            self.quiet.append(self.log[-1][0])
+
+
+_number = st.integers(0, 5)
+SESSION = st.one_of(
+    st.tuples(st.just("send"), st.integers(0, 40)),
+    st.tuples(st.just("send"), _number),
+    st.tuples(st.just("cancel_input"), _number),
+    st.tuples(st.just("cancel_run"), _number),
+    st.tuples(st.just("claim"), _number),
+    st.just(("release",)),
+    st.just(("start",)),
+    st.just(("start",)),
+    st.just(("start_too_late",)),
+    st.just(("fail_input",)),
+    st.tuples(st.just("say"), kinds, texts, st.booleans(), st.booleans()),
+    st.tuples(st.just("use_tool"), texts),
+    st.tuples(st.just("end"), st.sampled_from(["success", "cancelled", "error"])),
+    st.just(("repeat",)),
+)
+
+
+@st.composite
+def sessions(draw: st.DrawFn, max_size: int = 60) -> SessionModel:
+    """A session that gateways and workers could have written."""
+    model = SessionModel()
+    for op, *args in draw(st.lists(SESSION, max_size=max_size)):
+        getattr(model, op)(*args)
+    return model

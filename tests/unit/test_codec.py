@@ -1,0 +1,314 @@
+"""The codec: AG-UI stays AG-UI, nothing that is not known is lost, nothing forged gets through."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, get_args
+
+import ag_ui.core
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, TypeAdapter
+
+from broker import codec
+from broker.errors import CodecError
+from broker.events import (
+    Delta,
+    Entry,
+    Event,
+    InputApplied,
+    InputCancelRequested,
+    InputFailed,
+    InputSent,
+    MessageSegment,
+    OtherEvent,
+    Participant,
+    ReasoningMessageContent,
+    ReasoningMessageEnd,
+    ReasoningMessageStart,
+    RunCancelRequested,
+    RunError,
+    RunFinished,
+    RunStarted,
+    RunTakenOver,
+    SessionOwner,
+    StepFinished,
+    StepStarted,
+    TextMessageContent,
+    TextMessageEnd,
+    TextMessageStart,
+    ToolCallArgs,
+    ToolCallEnd,
+    ToolCallResult,
+    ToolCallStart,
+    stream_id,
+)
+from broker.subjects import Kind, Place
+from tests.unit.strategies import USER, json_values, sessions, texts
+from tests.unit.strategies import SessionModel as Model
+
+AGENT_PLANE: list[Event] = [
+    RunStarted("s", "run_i1", "1.0"),
+    RunStarted("s", "run_i1"),
+    RunFinished("s", "run_i1", {"type": "success"}),
+    RunFinished("s", "run_i1", {"type": "cancelled"}),
+    RunFinished("s", "run_i1", None, [{"provider": "p", "model": "m", "inputTokens": 1, "outputTokens": 2}]),
+    RunError("it broke", "agent_error"),
+    RunError("it broke"),
+    StepStarted("search"),
+    StepFinished("search"),
+    TextMessageStart("m1"),
+    TextMessageContent("m1", "Hello 😀"),
+    TextMessageEnd("m1"),
+    ReasoningMessageStart("r1"),
+    ReasoningMessageContent("r1", "Hm"),
+    ReasoningMessageEnd("r1"),
+    ToolCallStart("t1", "look_up"),
+    ToolCallStart("t1", "look_up", "m1"),
+    ToolCallArgs("t1", '{"a":'),
+    ToolCallEnd("t1"),
+    ToolCallResult("m2", "t1", "42"),
+    ToolCallResult("m2", "t1", "42", "tool"),
+]
+SESSION_PLANE: list[Event] = [
+    InputSent("i1", "Hello"),
+    InputSent("i1", "Hello", "enqueue"),
+    InputCancelRequested("i1"),
+    RunCancelRequested("run_i1"),
+    SessionOwner("main", "agent", "w1"),
+    SessionOwner("main", "none"),
+    InputApplied("i1", "run_i1", "msg_i1"),
+    InputFailed("i1", "bad_input"),
+    RunTakenOver("run_i1", 2, "continue"),
+    MessageSegment("m1", 0, 5, "Hello"),
+    MessageSegment("m1", 5, 0, "", True, "complete"),
+    MessageSegment("m1", 0, 5),
+]
+OTHER = OtherEvent("CUSTOM", {"type": "CUSTOM", "name": "n", "value": None})
+AG_UI: TypeAdapter[BaseModel] = TypeAdapter(ag_ui.core.Event)
+
+
+def test_every_kind_of_event_has_an_example() -> None:
+    assert {type(event) for event in [*AGENT_PLANE, *SESSION_PLANE, OTHER]} == set(get_args(Event))
+
+
+@pytest.mark.parametrize("event", AGENT_PLANE, ids=lambda e: e.TYPE)
+def test_what_we_write_is_ag_ui(event: Event) -> None:
+    """The official models take every field for what it is: none is foreign, none is lost."""
+    wire = codec.event_to_wire(event)
+    parsed = AG_UI.validate_json(orjson.dumps(wire))
+    assert not parsed.model_extra
+    assert parsed.model_dump(mode="json", by_alias=True, exclude_unset=True) == wire
+
+
+@pytest.mark.parametrize("event", [*AGENT_PLANE, *SESSION_PLANE, OTHER], ids=lambda e: type(e).__name__)
+def test_events_survive_a_round_trip(event: Event) -> None:
+    assert codec.event_from_wire(codec.event_to_wire(event)) == event
+
+
+@pytest.mark.parametrize("event", SESSION_PLANE, ids=lambda e: type(e).__name__)
+def test_session_events_are_named_apart_from_ag_ui(event: Event) -> None:
+    assert "." in codec.event_to_wire(event)["type"]
+
+
+# --- what is not known ---------------------------------------------------------------------------------------------
+
+known_kinds = [codec.event_to_wire(event)["type"] for event in [*AGENT_PLANE, *SESSION_PLANE]]
+field_names = ["messageId", "delta", "inputId", "content", "runId", "offset", "length", "final", "outcome", "role", "x"]
+wire_events = st.builds(
+    lambda kind, fields: {"type": kind, **fields},
+    st.one_of(st.sampled_from(known_kinds), st.text(max_size=5)),
+    st.dictionaries(
+        st.one_of(st.sampled_from(field_names), texts.filter(lambda t: t != "type")), json_values, max_size=6
+    ),
+)
+
+
+def meaning(wire: dict[str, Any]) -> dict[str, Any]:
+    """An absent optional field says the same as null, and as false; roles of messages have a default."""
+    defaults = {"TEXT_MESSAGE_START": {"role": "assistant"}, "REASONING_MESSAGE_START": {"role": "reasoning"}}
+    defaults |= {"run.cancel.requested": {"mode": "immediate"}, "session.owner": {"id": ""}}
+    full = defaults.get(wire["type"], {}) | wire
+    return {key: value for key, value in full.items() if value is not None and value is not False}
+
+
+@given(wire_events)
+def test_unknown_kinds_and_fields_and_wrong_types_survive(wire: dict[str, Any]) -> None:
+    event = codec.event_from_wire(wire)
+    again = codec.event_to_wire(event)
+    if isinstance(event, OtherEvent):
+        assert again == wire
+    else:
+        assert meaning(again) == meaning(wire)
+    assert codec.event_from_wire(again) == event
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        {"type": "TEXT_MESSAGE_CONTENT", "messageId": 7, "delta": "x"},
+        {"type": "TEXT_MESSAGE_CONTENT", "messageId": "m"},
+        {"type": "message.segment", "messageId": "m", "offset": True, "length": 1},
+        {"type": "message.segment", "messageId": "m", "offset": 0, "length": 1.0},
+        {"type": "message.segment", "messageId": "m", "offset": 0, "length": 1, "final": 1},
+        {"type": "input.sent", "inputId": "i1", "content": ["x"]},
+        {"type": "RUN_FINISHED", "threadId": "s", "runId": "r", "outcome": "success"},
+        {"type": "input.from.the.future", "inputId": "i1"},
+    ],
+)
+def test_what_is_not_as_it_should_be_is_kept_and_not_acted_on(wire: dict[str, Any]) -> None:
+    assert codec.event_from_wire(wire) == OtherEvent(wire["type"], wire)
+
+
+def test_unknown_fields_of_known_events_are_kept_beside_them() -> None:
+    wire = {"type": "TEXT_MESSAGE_END", "messageId": "m", "rawEvent": {"a": [1]}, "timestamp": 5}
+    event = codec.event_from_wire(wire)
+    assert event == TextMessageEnd("m", {"rawEvent": {"a": [1]}, "timestamp": 5})
+    assert codec.event_to_wire(event) == wire
+
+
+def test_a_required_field_is_written_also_when_it_is_null() -> None:
+    event = ToolCallResult("m", "t", None)
+    assert codec.event_from_wire(codec.event_to_wire(event)) == event
+
+
+@pytest.mark.parametrize("wire", [{}, {"type": None}, {"type": 1}])
+def test_an_event_needs_a_type(wire: dict[str, Any]) -> None:
+    with pytest.raises(CodecError):
+        codec.event_from_wire(wire)
+
+
+# --- entries -------------------------------------------------------------------------------------------------------
+
+
+@given(sessions(max_size=20))
+def test_entries_survive_a_round_trip(model: Model) -> None:
+    for _, entry in model.log:
+        assert codec.decode(codec.encode(entry)) == entry
+
+
+def test_the_body_of_a_delta() -> None:
+    entry = Entry("5-3", 17, (TextMessageContent("m", "日"),), lane="main", off=4)
+    assert orjson.loads(codec.encode(entry)) == {
+        "id": "5-3",
+        "lane": "main",
+        "ts": 17,
+        "off": 4,
+        "events": [{"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": "日"}],
+    }
+
+
+BAD_BODIES = [b"", b"{", b"null", b"[]", b"7", b"\xff", b'{"id":"x","ts":1}', b'{"id":1,"ts":1,"events":[]}']
+BAD_BODIES += [b'{"id":"x","ts":true,"events":[]}', b'{"id":"x","ts":1,"events":{}}', b'{"id":"x","ts":1,"events":[1]}']
+BAD_BODIES += [b'{"id":"x","ts":1,"events":[{}]}', b'{"id":"x","ts":1,"events":[{"type":"\\ud800"}]}']
+
+
+@pytest.mark.parametrize("body", BAD_BODIES)
+def test_what_is_no_entry_keeps_its_place_and_says_nothing(body: bytes) -> None:
+    with pytest.raises(CodecError):
+        codec.decode(body)
+    assert codec.decode_at(Place(Kind.EVENT, "main"), body) == (codec.VOID, False)
+
+
+@given(st.binary(max_size=40) | json_values.map(orjson.dumps))
+def test_bytes_of_any_kind_do_no_harm(body: bytes) -> None:
+    entry, faithful = codec.decode_at(Place(Kind.INPUT), body)
+    assert orjson.loads(codec.frame("s", 2, 1, body if faithful else codec.encode(entry)))["seq"] == 2
+
+
+@pytest.mark.parametrize("by", [None, 7, "user-1", {"kind": "user"}, {"id": "x", "kind": 1}, []])
+def test_who_wrote_it_is_said_well_or_not_at_all(by: Any) -> None:
+    assert codec.decode(orjson.dumps({"id": "x", "ts": 1, "events": [], "by": by})).by is None
+
+
+def test_a_name_that_is_no_text_is_left_out() -> None:
+    assert codec.participant_from_wire({"kind": "user", "id": "u", "name": 7}) == Participant("user", "u")
+
+
+# --- what is forged ------------------------------------------------------------------------------------------------
+
+RIGHTS = {
+    Kind.INPUT: {InputSent, InputCancelRequested, RunCancelRequested, OtherEvent},
+    Kind.OWNER: {SessionOwner},
+    Kind.DELTA: set(get_args(Delta)),
+}
+RIGHTS[Kind.EVENT] = set(get_args(Event)) - RIGHTS[Kind.INPUT] - RIGHTS[Kind.OWNER] - RIGHTS[Kind.DELTA] | {OtherEvent}
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("event", [*AGENT_PLANE, *SESSION_PLANE, OTHER], ids=lambda e: type(e).__name__)
+def test_writers_say_only_what_they_may(kind: Kind, event: Event) -> None:
+    place = Place(kind, "" if kind is Kind.INPUT else "main")
+    honest = Entry("5-1", 1, (event,), lane=place.lane or None, off=0 if kind is Kind.DELTA else None)
+    entry, faithful = codec.decode_at(place, codec.encode(honest))
+    assert faithful == (type(event) in RIGHTS[kind])
+    assert entry == (honest if faithful else replace(honest, events=()))
+
+
+def test_only_the_forged_events_are_dropped() -> None:
+    mixed = Entry("5-1", 1, (TextMessageEnd("m"), InputSent("i", "x"), OTHER), lane="main")
+    entry, faithful = codec.decode_at(Place(Kind.EVENT, "main"), codec.encode(mixed))
+    assert (entry.events, faithful) == ((TextMessageEnd("m"), OTHER), False)
+
+
+def test_nobody_claims_another_lane() -> None:
+    claim = Entry("own", 1, (SessionOwner("other", "agent", "w"),), lane="main")
+    assert codec.decode_at(Place(Kind.OWNER, "main"), codec.encode(claim)) == (replace(claim, events=()), False)
+
+
+@pytest.mark.parametrize(
+    ("place", "said", "meant"),
+    [
+        (Place(Kind.EVENT, "main"), {"lane": "other"}, {"lane": "main"}),
+        (Place(Kind.EVENT, "main"), {"lane": None}, {"lane": "main"}),
+        (Place(Kind.INPUT), {"lane": "main"}, {"lane": None}),
+        (Place(Kind.EVENT, "main"), {"lane": "main", "off": 3}, {"lane": "main", "off": None}),
+        (Place(Kind.INPUT), {"off": 0}, {"off": None}),
+    ],
+)
+def test_lane_and_offset_go_by_the_subject(place: Place, said: dict[str, Any], meant: dict[str, Any]) -> None:
+    body = codec.encode(replace(Entry("5-1", 1, (OTHER,)), **said))
+    entry, faithful = codec.decode_at(place, body)
+    assert not faithful
+    assert {name: getattr(entry, name) for name in meant} == meant
+    assert entry.events == (OTHER,)
+
+
+def test_a_delta_without_an_offset_says_nothing() -> None:
+    body = codec.encode(Entry("5-1", 1, (TextMessageContent("m", "x"),), lane="main"))
+    entry, faithful = codec.decode_at(Place(Kind.DELTA, "main"), body)
+    assert (entry.events, faithful) == ((), False)
+
+
+@pytest.mark.parametrize("name", ["op", "session", "seq", "prev", "merged"])
+def test_a_body_does_not_speak_for_the_gateway(name: str) -> None:
+    """The frame is put around the body: a field of its own there would override it in most parsers."""
+    wire = codec.entry_to_wire(Entry("i1", 1, (InputSent("i1", "x"),), by=USER)) | {name: 1}
+    entry, faithful = codec.decode_at(Place(Kind.INPUT), orjson.dumps(wire))
+    assert not faithful
+    assert name not in orjson.loads(codec.encode(entry))
+
+
+def test_a_body_with_blanks_before_it_is_written_anew() -> None:
+    honest = Entry("i1", 1, (InputSent("i1", "x"),), by=USER)
+    assert codec.decode_at(Place(Kind.INPUT), b" " + codec.encode(honest)) == (honest, False)
+
+
+# --- frames --------------------------------------------------------------------------------------------------------
+
+
+@given(sessions(max_size=10))
+def test_a_frame_is_the_body_with_the_fields_of_the_log_before_it(model: Model) -> None:
+    for seq, entry in model.log:
+        frame = orjson.loads(codec.frame("demo", seq, seq - 1, codec.encode(entry)))
+        head = {"op": "entry", "session": "demo", "seq": seq, "prev": seq - 1}
+        assert frame == head | codec.entry_to_wire(entry)
+
+
+@pytest.mark.parametrize(
+    "event", [TextMessageContent("a", ""), ReasoningMessageContent("a", ""), ToolCallArgs("a", "")]
+)
+def test_the_stream_of_a_delta(event: Delta) -> None:
+    assert stream_id(event) == "a"

@@ -1,0 +1,211 @@
+"""The fold on logs that gateways and workers could have written, and on what zombies would have liked to add."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker import checkpoint
+from broker.checkpoint import Checkpoint, advance, decode_checkpoint, encode_checkpoint, state_at
+from broker.events import (
+    Entry,
+    Event,
+    InputApplied,
+    InputFailed,
+    MessageSegment,
+    RunError,
+    RunFinished,
+    RunStarted,
+    RunTakenOver,
+    TextMessageContent,
+    TextMessageStart,
+    ToolCallResult,
+)
+from broker.session import SessionState, fold, public_view
+from broker.transcript import Transcript
+from tests.unit.strategies import LANE, WORKER, SessionModel, sessions
+
+Log = list[tuple[int, Entry]]
+
+
+def replay(log: Log, state: SessionState | None = None) -> Transcript:
+    transcript = Transcript(state)
+    for seq, entry in log:
+        transcript.apply(seq, entry)
+    return transcript
+
+
+def messages_of(transcript: Transcript) -> list[dict[str, Any]]:
+    return [message.as_dict() for message in transcript.messages]
+
+
+def plain(state: SessionState) -> dict[str, Any]:
+    """The state for comparison: how `Seen` is spread over its two sets says nothing."""
+    fields = {name: getattr(state, name) for name in SessionState.__slots__}
+    return fields | {"seen": state.seen.hashes()}
+
+
+@given(sessions())
+def test_the_fold_comes_to_what_was_done(model: SessionModel) -> None:
+    transcript = replay(model.log)
+    state = transcript.state
+    assert [i.input_id for i in state.inputs] == model.queue
+    assert list(state.runs) == ([] if model.run is None else [model.run])
+    assert [run.attempt for run in state.runs.values()] == ([] if model.run is None else [model.attempt])
+    assert [m.id for m in transcript.messages] == [id_ for id_, _ in model.messages]
+    assert state.messages == len(model.messages)
+    unfinished = set(model.open)
+    assert [(m.id, m.text) for m in transcript.messages if m.id not in unfinished] == [
+        (id_, text) for id_, text in model.messages if id_ not in unfinished
+    ]
+    assert {m.id for m in transcript.messages if m.status == "streaming"} == unfinished
+
+
+@given(sessions())
+def test_every_input_comes_to_one_end(model: SessionModel) -> None:
+    """Queued, applied, cancelled, failed or refused: one of them, once, however often it was sent."""
+    state = replay(model.log).state
+    ends = Counter(fate.input_id for fate in state.fates)
+    ends.update(i.input_id for i in state.inputs)
+    assert ends == Counter(model.fates.keys())
+    for input_id, end in model.fates.items():
+        fate = state.fate(input_id)
+        assert (fate.status if fate is not None else "queued") == end
+    assert len(state.seen) == len(model.fates)
+
+
+@given(sessions())
+def test_the_queue_is_served_in_the_order_of_the_log(model: SessionModel) -> None:
+    """Nobody overtakes: inputs are applied in the order in which they were first sent, and so they wait."""
+    first_sent: dict[str, int] = {}
+    for seq, entry in model.log:
+        if entry.lane is None:
+            first_sent.setdefault(entry.id, seq)
+    state = replay(model.log).state
+    applied = [m.id.removeprefix("msg_") for m in replay(model.log).messages if m.role == "user"]
+    order = [first_sent[input_id] for input_id in [*applied, *(i.input_id for i in state.inputs)]]
+    assert order == sorted(order)
+
+
+# --- stale fences --------------------------------------------------------------------------------------------------
+
+
+def zombie_events(model: SessionModel) -> st.SearchStrategy[Event]:
+    """What a former owner would write: things that would matter if they counted."""
+    run = st.sampled_from([model.run or "run_i1", "run_i0", "run_i2"])
+    message = st.sampled_from([id_ for id_, _ in model.messages] or ["m0"])
+    number = st.integers(0, 5)
+    return st.one_of(
+        st.builds(RunStarted, st.just("s"), run),
+        st.builds(RunFinished, st.just("s"), run),
+        st.builds(RunError, st.just("zombie")),
+        st.builds(RunTakenOver, run, st.integers(5, 9), st.just("continue")),
+        number.map(lambda n: InputApplied(f"i{n}", f"run_i{n}", f"msg_zombie_{n}")),
+        number.map(lambda n: InputFailed(f"i{n}", "zombie")),
+        st.builds(TextMessageStart, st.just("zombie")),
+        st.builds(MessageSegment, message, number, st.just(6), st.just("zombie"), st.just(True), st.just("error")),
+        st.builds(ToolCallResult, st.just("zombie"), st.just("call"), st.just("zombie")),
+    )
+
+
+@given(sessions(), st.data())
+def test_a_stale_fence_is_never_accepted(model: SessionModel, data: st.DataObject) -> None:
+    """Writes under fences that are no longer, or not yet, the lane's change neither state nor transcript."""
+    haunted: Log = []
+    fences = sorted({seq for seq, entry in model.log if entry.id.startswith("own-")})
+    for seq, entry in model.log:
+        haunted.append((seq, entry))
+        stale = [fence for fence in (0, 7, *fences) if fence != _fence_after(model.log, seq)]
+        for number in range(data.draw(st.integers(0, 2))):
+            id_ = f"{data.draw(st.sampled_from(stale))}-{data.draw(st.integers(1, 99))}"
+            if data.draw(st.booleans()):
+                haunted.append((seq + 1 + number, Entry(id_, 1, (data.draw(zombie_events(model)),), LANE, by=WORKER)))
+            else:
+                delta = TextMessageContent(model.messages[-1][0] if model.messages else "m0", "zombie")
+                haunted.append((seq + 1 + number, Entry(id_, 1, (delta,), LANE, off=data.draw(st.integers(0, 3)))))
+    with_zombies, without = replay(haunted), replay(model.log)
+    assert plain(replace(with_zombies.state, as_of=0)) == plain(replace(without.state, as_of=0))
+    assert messages_of(with_zombies) == messages_of(without)
+
+
+def _fence_after(log: Log, at: int) -> int:
+    return max((seq for seq, entry in log if entry.id.startswith("own-") and seq <= at), default=0)
+
+
+@given(sessions(), st.data())
+def test_a_repeated_write_counts_once(model: SessionModel, data: st.DataObject) -> None:
+    """A write that is in the log twice, the second time right after the first of its lane."""
+    twice: Log = []
+    for seq, entry in model.log:
+        twice.append((seq, entry))
+        if entry.lane is not None and not entry.id.startswith("own-") and data.draw(st.booleans()):
+            twice.append((seq + 1, entry))
+    again, once = replay(twice), replay(model.log)
+    assert plain(replace(again.state, as_of=0)) == plain(replace(once.state, as_of=0))
+    assert messages_of(again) == messages_of(once)
+
+
+@given(sessions(), st.integers(0, 60))
+def test_entries_that_were_folded_are_not_folded_again(model: SessionModel, count: int) -> None:
+    once = replay(model.log)
+    again = replay([*model.log, *model.log[-count:]])
+    assert plain(again.state) == plain(once.state)
+    assert messages_of(again) == messages_of(once)
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def quiet_states(log: Log) -> list[SessionState]:
+    """The states at quiet places, as a reader of the log comes upon them (`broker.loading`)."""
+    found, state = [], SessionState()
+    for seq, entry in log:
+        before, state = state, fold(state, seq, entry)
+        if state.idle and not before.idle:
+            found.append(state)
+    return found
+
+
+@given(sessions())
+def test_quiet_places_are_quiet(model: SessionModel) -> None:
+    assert {state.as_of for state in quiet_states(model.log)} <= set(model.quiet)
+
+
+@given(sessions(), st.data())
+def test_checkpoint_and_tail_give_the_state_of_a_replay(model: SessionModel, data: st.DataObject) -> None:
+    whole = replay(model.log)
+    places = quiet_states(model.log)
+    start = data.draw(st.sampled_from(places)) if places else SessionState()
+    read = decode_checkpoint(encode_checkpoint(Checkpoint(start))).state
+    tail = replay([(seq, entry) for seq, entry in model.log if seq > start.as_of], read)
+    assert plain(tail.state) == plain(whole.state)
+    assert public_view(tail.state) == public_view(whole.state)
+    assert messages_of(tail) == messages_of(whole)[start.messages :]
+
+
+@given(sessions(max_size=120), st.integers(1, 6), st.integers(1, 4))
+def test_checkpoints_that_follow_each_other_lose_nothing(model: SessionModel, pages: int, keep: int) -> None:
+    """As the owner writes them: one after another, each from the last. Pages lead to the same messages."""
+    log, last = model.log, checkpoint.START
+    with mock.patch.multiple(checkpoint, PAGE_MESSAGES=pages, KEEP_MESSAGES=keep):
+        for end in range(0, len(log) + 1, 20):
+            states = [s for s in quiet_states(log[:end]) if s.as_of > last.state.as_of]
+            step = advance(last, states, replay(log[:end]).state)
+            last = last if step is None else decode_checkpoint(encode_checkpoint(step))
+    whole = replay(log)
+    tail = replay([(seq, entry) for seq, entry in log if seq > last.state.as_of], last.state)
+    assert plain(tail.state) == plain(whole.state)
+    assert [page.messages for page in last.pages] == sorted({page.messages for page in last.pages})
+    for page in last.pages:
+        after = [(seq, entry) for seq, entry in log if seq > page.seq and not _was_sent_before(model, page.seq, entry)]
+        assert messages_of(replay(after, state_at(page))) == messages_of(whole)[page.messages :]
+
+
+def _was_sent_before(model: SessionModel, seq: int, entry: Entry) -> bool:
+    """A page does not know which inputs were sent before it, nor which write was the last: see `state_at`."""
+    return any(earlier.id == entry.id for at, earlier in model.log if at <= seq)
