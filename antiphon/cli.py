@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line. Returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted."""
     args = _parser().parse_args(argv)
     configure(level=os.environ.get("ANTIPHON_LOG_LEVEL", args.log_level), pretty=sys.stderr.isatty())
+    # What the client warns of, the command says itself, in its one line.
+    logging.getLogger("antiphon_client").setLevel(logging.ERROR)
     try:
         code: int | None = processes.run(lambda: args.main(args))
     except KeyboardInterrupt:

@@ -10,14 +10,17 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
 from broker.config import LogSettings, NatsSettings
 from broker.errors import LogError
-from broker.jetstream.connection import Connection
-from broker.jetstream.log import JetStreamLog
+
+if TYPE_CHECKING:
+    # Half of the time that `antiphon --help` would take: for commands that do not speak to NATS.
+    from broker.jetstream.connection import Connection
+    from broker.jetstream.log import JetStreamLog
 
 _log = structlog.get_logger("antiphon")
 

@@ -13,19 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon_client import Entry as ClientEntry
 from antiphon_client import Fold, State
 from broker.codec import encode
-from broker.events import Entry
 from broker.session import SessionState, public_view
 from broker.transcript import Transcript
 from gateway.replay import ReplayEntry, frames
-from tests.unit.strategies import SessionModel, Speech, sessions, speeches
+from tests.unit.strategies import Log, SessionModel, haunted_sessions, sessions, speeches
 
-Log = list[tuple[int, Entry]]
 Reader = Callable[[dict[str, Any] | None, list[dict[str, Any]]], dict[str, Any]]
 
 
@@ -83,33 +81,29 @@ def agree(read: Reader, log: Log, *, merge: bool, places: list[int]) -> None:
         assert found == {"state": public_view(state), "messages": messages[then.messages :]}
 
 
-logs = st.one_of(sessions(), speeches())
-examples = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+def snapshots(model: SessionModel) -> list[int]:
+    """Where a snapshot may stand: quiet places after which nothing old comes again, for it does not carry what was seen."""
+    return [place for place in model.quiet if not _ids(model.log, 0, place) & _ids(model.log, place, model.log[-1][0])]
 
 
-def parts(drawn: SessionModel | Speech) -> tuple[Log, list[int]]:
-    """The log, and a quiet place where a checkpoint, and so a snapshot, may stand."""
-    return (drawn.log, _fresh(drawn)) if isinstance(drawn, SessionModel) else (drawn.entries, [])
+def _ids(log: Log, after: int, to: int) -> set[str]:
+    return {entry.id for seq, entry in log if after < seq <= to}
 
 
-def _fresh(model: SessionModel) -> list[int]:
-    """Quiet places after which nothing old comes again: a snapshot does not carry what was seen before it."""
-    for place in model.quiet[-1:]:
-        old = {entry.id for seq, entry in model.log if seq <= place}
-        if not any(entry.id in old for seq, entry in model.log if seq > place):
-            return [place]
-    return []
+logs = st.one_of(
+    sessions().map(lambda model: (model.log, snapshots(model))),
+    haunted_sessions().map(lambda haunted: (haunted[1], snapshots(haunted[0]))),
+    speeches().map(lambda speech: (speech.entries, [])),
+)
 
 
-@examples
 @given(logs, st.booleans())
-def test_the_python_client_agrees(drawn: SessionModel | Speech, merge: bool) -> None:
-    log, places = parts(drawn)
+def test_the_python_client_agrees(drawn: tuple[Log, list[int]], merge: bool) -> None:
+    log, places = drawn
     agree(python_client, log, merge=merge, places=places)
 
 
-@examples
 @given(drawn=logs, merge=st.booleans())
-def test_the_page_agrees(page: Reader, drawn: SessionModel | Speech, merge: bool) -> None:
-    log, places = parts(drawn)
+def test_the_page_agrees(page: Reader, drawn: tuple[Log, list[int]], merge: bool) -> None:
+    log, places = drawn
     agree(page, log, merge=merge, places=places)

@@ -25,6 +25,7 @@ from broker.events import (
     RunStarted,
     RunTakenOver,
     SessionOwner,
+    TextMessageContent,
     TextMessageStart,
     ToolCallResult,
     ToolCallStart,
@@ -35,6 +36,9 @@ from broker.session import MAX_QUEUE
 USER = Participant("user", "user-1", "A user")
 WORKER = Participant("agent", "echo")
 LANE = "main"
+
+Log = list[tuple[int, Entry]]
+"""Entries with their sequences."""
 
 texts = st.text(
     st.sampled_from('ab \n"\\\x00\u00e9\u00df\u65e5\u200d\U0001f469\U0001f3fd\U0001f600\U0001d4b3\U0010ffff'),
@@ -68,16 +72,12 @@ def start_event(kind: StreamKind, id_: str) -> Event:
 class Speech:
     """What an agent said in one run of a lane, and the entries that a writer made of it."""
 
-    entries: list[tuple[int, Entry]]
+    entries: Log
     texts: dict[str, str]
 
     @property
-    def records(self) -> list[tuple[int, Entry]]:
+    def records(self) -> Log:
         return [(seq, entry) for seq, entry in self.entries if entry.off is None]
-
-    @property
-    def deltas(self) -> list[tuple[int, Entry]]:
-        return [(seq, entry) for seq, entry in self.entries if entry.off is not None]
 
 
 SPEECH = st.one_of(
@@ -150,7 +150,7 @@ class SessionModel:
     `fates` has each input that was ever sent, once: queued, applied, cancelled, failed or refused.
     """
 
-    log: list[tuple[int, Entry]] = field(default_factory=list)
+    log: Log = field(default_factory=list)
     queue: list[str] = field(default_factory=list)
     fates: dict[str, str] = field(default_factory=dict)
     stale_fences: list[int] = field(default_factory=list)
@@ -319,3 +319,40 @@ def sessions(draw: st.DrawFn, max_size: int = 60) -> SessionModel:
     for op, *args in draw(st.lists(SESSION, max_size=max_size)):
         getattr(model, op)(*args)
     return model
+
+
+def zombie_events(model: SessionModel) -> st.SearchStrategy[Event]:
+    """What a former owner would write: things that would matter if they counted."""
+    run = st.sampled_from([model.run or "run_i1", "run_i0", "run_i2"])
+    message = st.sampled_from([id_ for id_, _ in model.messages] or ["m0"])
+    return st.one_of(
+        st.builds(RunStarted, st.just("s"), run),
+        st.builds(RunFinished, st.just("s"), run),
+        st.builds(RunError, st.just("zombie")),
+        st.builds(RunTakenOver, run, st.integers(5, 9), st.just("continue")),
+        _number.map(lambda n: InputApplied(f"i{n}", f"run_i{n}", f"msg_zombie_{n}")),
+        _number.map(lambda n: InputFailed(f"i{n}", "zombie")),
+        st.builds(TextMessageStart, st.just("zombie")),
+        st.builds(MessageSegment, message, _number, st.just(6), st.just("zombie"), st.just(True), st.just("error")),
+        st.builds(ToolCallResult, st.just("zombie"), st.just("call"), st.just("zombie")),
+    )
+
+
+@st.composite
+def haunted_sessions(draw: st.DrawFn) -> tuple[SessionModel, Log]:
+    """A session, and its log with what others wrote under fences that are not the lane's: old, none, or not yet."""
+    model = draw(sessions())
+    haunted: Log = []
+    fences = [seq for seq, entry in model.log if entry.id.startswith("own-")]
+    for seq, entry in model.log:
+        haunted.append((seq, entry))
+        current = max((fence for fence in fences if fence <= seq), default=None)
+        for number in range(draw(st.integers(0, 2))):
+            fence = draw(st.sampled_from([fence for fence in (0, 7, *fences) if fence != current]))
+            id_ = f"{fence}-{draw(st.integers(1, 99))}"
+            zombie = Entry(id_, 1, (draw(zombie_events(model)),), LANE, by=WORKER)
+            if draw(st.booleans()):
+                text = TextMessageContent(model.messages[-1][0] if model.messages else "m0", "zombie")
+                zombie = Entry(id_, 1, (text,), LANE, off=draw(st.integers(0, 3)))
+            haunted.append((seq + 1 + number, zombie))
+    return model, haunted

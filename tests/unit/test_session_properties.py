@@ -12,25 +12,10 @@ from hypothesis import strategies as st
 
 from broker import checkpoint
 from broker.checkpoint import Checkpoint, advance, decode_checkpoint, encode_checkpoint, state_at
-from broker.events import (
-    Entry,
-    Event,
-    InputApplied,
-    InputFailed,
-    MessageSegment,
-    RunError,
-    RunFinished,
-    RunStarted,
-    RunTakenOver,
-    TextMessageContent,
-    TextMessageStart,
-    ToolCallResult,
-)
+from broker.events import Entry
 from broker.session import SessionState, fold, public_view
 from broker.transcript import Transcript
-from tests.unit.strategies import LANE, WORKER, SessionModel, sessions
-
-Log = list[tuple[int, Entry]]
+from tests.unit.strategies import Log, SessionModel, haunted_sessions, sessions
 
 
 def replay(log: Log, state: SessionState | None = None) -> Transcript:
@@ -95,46 +80,13 @@ def test_the_queue_is_served_in_the_order_of_the_log(model: SessionModel) -> Non
 # --- stale fences --------------------------------------------------------------------------------------------------
 
 
-def zombie_events(model: SessionModel) -> st.SearchStrategy[Event]:
-    """What a former owner would write: things that would matter if they counted."""
-    run = st.sampled_from([model.run or "run_i1", "run_i0", "run_i2"])
-    message = st.sampled_from([id_ for id_, _ in model.messages] or ["m0"])
-    number = st.integers(0, 5)
-    return st.one_of(
-        st.builds(RunStarted, st.just("s"), run),
-        st.builds(RunFinished, st.just("s"), run),
-        st.builds(RunError, st.just("zombie")),
-        st.builds(RunTakenOver, run, st.integers(5, 9), st.just("continue")),
-        number.map(lambda n: InputApplied(f"i{n}", f"run_i{n}", f"msg_zombie_{n}")),
-        number.map(lambda n: InputFailed(f"i{n}", "zombie")),
-        st.builds(TextMessageStart, st.just("zombie")),
-        st.builds(MessageSegment, message, number, st.just(6), st.just("zombie"), st.just(True), st.just("error")),
-        st.builds(ToolCallResult, st.just("zombie"), st.just("call"), st.just("zombie")),
-    )
-
-
-@given(sessions(), st.data())
-def test_a_stale_fence_is_never_accepted(model: SessionModel, data: st.DataObject) -> None:
+@given(haunted_sessions())
+def test_a_stale_fence_is_never_accepted(haunted: tuple[SessionModel, Log]) -> None:
     """Writes under fences that are no longer, or not yet, the lane's change neither state nor transcript."""
-    haunted: Log = []
-    fences = sorted({seq for seq, entry in model.log if entry.id.startswith("own-")})
-    for seq, entry in model.log:
-        haunted.append((seq, entry))
-        stale = [fence for fence in (0, 7, *fences) if fence != _fence_after(model.log, seq)]
-        for number in range(data.draw(st.integers(0, 2))):
-            id_ = f"{data.draw(st.sampled_from(stale))}-{data.draw(st.integers(1, 99))}"
-            if data.draw(st.booleans()):
-                haunted.append((seq + 1 + number, Entry(id_, 1, (data.draw(zombie_events(model)),), LANE, by=WORKER)))
-            else:
-                delta = TextMessageContent(model.messages[-1][0] if model.messages else "m0", "zombie")
-                haunted.append((seq + 1 + number, Entry(id_, 1, (delta,), LANE, off=data.draw(st.integers(0, 3)))))
-    with_zombies, without = replay(haunted), replay(model.log)
+    model, log = haunted
+    with_zombies, without = replay(log), replay(model.log)
     assert plain(replace(with_zombies.state, as_of=0)) == plain(replace(without.state, as_of=0))
     assert messages_of(with_zombies) == messages_of(without)
-
-
-def _fence_after(log: Log, at: int) -> int:
-    return max((seq for seq, entry in log if entry.id.startswith("own-") and seq <= at), default=0)
 
 
 @given(sessions(), st.data())

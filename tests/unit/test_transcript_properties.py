@@ -10,12 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.codec import decode, encode, entry_from_wire
-from broker.events import Entry, MessageSegment
+from broker.events import MessageSegment
 from broker.transcript import Transcript
 from gateway.replay import ReplayEntry, frames, without_settled_text
-from tests.unit.strategies import Speech, speeches
-
-Log = list[tuple[int, Entry]]
+from tests.unit.strategies import Log, Speech, speeches
 
 
 def fold(log: Log) -> list[dict[str, Any]]:

@@ -1,0 +1,426 @@
+"""The command line, as people and scripts use it: real processes, exit codes, and one line for what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import termios
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import jwt
+import nats
+import psutil
+import pytest
+import pytest_asyncio
+
+from antiphon.cli import main
+from tests.support.bare import until_status
+from tests.support.dev import COMMAND, END_WAIT_S, Dev, Ran, dev, environment, run
+from tests.support.nats import NatsNode
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+COMMANDS = ("dev", "demo", "chat", "send", "tail", "gateway", "worker", "topology", "token", "doctor", "bench")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dev]:
+    """An `antiphon dev` for all tests that leave it as it is; each has sessions of its own."""
+    async with dev(tmp_path_factory.mktemp("cli") / "data") as made:
+        yield made
+
+
+# --- help ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_help_of_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = await run("--help")
+    assert listed.code == 0
+    for command in COMMANDS:
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        out = capsys.readouterr().out
+        assert ended.value.code == 0
+        assert f"usage: antiphon {command}" in out
+        summary = out.split("\n\n")[1].strip()
+        assert len(summary.split()) >= 1
+        assert summary.endswith(".")
+        assert re.search(rf"^ +{command} +{re.escape(summary)[:30]}", listed.out, re.MULTILINE), command
+        for flag in re.findall(r"^  (--[a-z-]+)", out, re.MULTILINE):
+            # What it means stands beside it, or in the next line.
+            assert re.search(rf"^  {flag}( \S+)?( {{2,}}|\n {{10,}})\S", out, re.MULTILINE), (command, flag)
+
+
+@pytest.mark.parametrize("args", [[], ["fly"], ["send"], ["send", "demo"], ["topology", "mend"], ["tail", "--nothing"]])
+async def test_wrong_usage(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(args)
+    assert ended.value.code == 2
+    assert "usage: antiphon" in capsys.readouterr().err
+
+
+# --- beside a running dev --------------------------------------------------------------------------------------------------
+
+
+async def test_what_dev_says(running: Dev) -> None:
+    said = running.said
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", running.url)
+    for user in ("user-1", "user-2"):
+        link = next(line for line in said if line.startswith(f"{user}: "))
+        assert f"{running.url}/#session=demo&token=ey" in link
+    assert (running.data / "secret").stat().st_mode & 0o077 == 0, "the key is its owner's alone"
+    assert running.data.stat().st_mode & 0o077 == 0
+
+
+async def test_send_and_tail(running: Dev) -> None:
+    answered = await running.run("send", "talk", "one\ntwo", "--wait")
+    assert (answered.code, answered.out, answered.err) == (0, "one\ntwo\n", "")
+    as_json = await running.run("send", "talk", "stream 3 tokens", "--wait", "--json")
+    answer = json.loads(as_json.out)
+    assert (as_json.code, answer["outcome"], answer["text"]) == (0, "success", "t0 t1 t2 ")
+    failed = await running.run("send", "talk", "raise", "--wait", "--json")
+    answer = json.loads(failed.out)
+    assert (failed.code, answer["outcome"], answer["code"]) == (1, "error", "agent_error")
+
+    told = await running.run("tail", "talk", "--until-idle")
+    assert told.code == 0
+    assert told.out.splitlines()[:4] == ["tester: one", "two", "echo: one", "two"]
+    assert "(the run failed: the agent raised RuntimeError (agent_error))" in told.out
+    lines = await running.run("tail", "talk", "--json", "--until-idle", "--from-start")
+    assert lines.code == 0
+    events = [json.loads(line) for line in lines.out.splitlines()]
+    assert events[0]["op"] == "session.snapshot"
+    assert events[-1]["op"] == "session.caught_up"
+    entries = [event for event in events if event["op"] == "entry"]
+    last = 0
+    for entry in entries:
+        assert entry["prev"] == last
+        last = entry["seq"]
+    kinds = [event["type"] for entry in entries for event in entry["events"]]
+    assert kinds.count("input.sent") == 3
+    assert kinds.count("TEXT_MESSAGE_CONTENT") >= 3
+
+
+async def test_tail_waits_for_the_end(running: Dev) -> None:
+    stored = await running.run("send", "busy", "stream 100 tokens at 100/s")
+    assert stored.code == 0
+    ids = re.fullmatch(r"stored as (\S+), starts run_(\S+)\n", stored.out)
+    assert ids
+    assert ids[1] == ids[2]
+    told = await running.run("tail", "busy", "--until-idle")
+    assert told.out.rstrip().endswith("t98 t99")
+
+
+async def test_a_chat_without_a_terminal(running: Dev) -> None:
+    told = await running.run("chat", "piped", "--user", "ada", text="hello\n\nstream 3 tokens\n")
+    assert (told.code, told.err) == (0, "")
+    assert told.out.splitlines() == ["ada: hello", "echo: hello", "ada: stream 3 tokens", "echo: t0 t1 t2 "]
+
+
+async def test_the_data_directory_may_be_named_in_the_environment(running: Dev, tmp_path: Path) -> None:
+    sent = await run("send", "env", "hi", "--wait", data=str(running.data), cwd=tmp_path)
+    assert (sent.code, sent.out) == (0, "hi\n")
+    here = tmp_path / ".antiphon"
+    here.symlink_to(running.data)
+    sent = await run("send", "env", "hi", "--wait", cwd=tmp_path)
+    assert (sent.code, sent.out) == (0, "hi\n")
+
+
+async def test_elsewhere_with_url_and_token(running: Dev, tmp_path: Path) -> None:
+    token = await running.run("token", "user-9", "--name", "A user", "--sessions", "a-*", "--rights", "read, send")
+    claims = jwt.decode(token.out.strip(), (running.data / "secret").read_text().strip(), algorithms=["HS256"])
+    assert (claims["sub"], claims["name"], claims["sessions"]) == ("user-9", "A user", {"a-*": ["read", "send"]})
+    assert claims["exp"] > time.time() + 86_000
+    away = {"cwd": tmp_path, "url": running.url, "token": token.out.strip()}
+    sent = await run("send", "a-1", "hi", "--wait", **away)  # type: ignore[arg-type]
+    assert (sent.code, sent.out) == (0, "hi\n")
+    refused = await run("send", "b-1", "hi", **away)  # type: ignore[arg-type]
+    assert "not_allowed" in refused.complaint
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------------
+
+
+async def complaints(cases: list[tuple[tuple[str, ...], str]], cwd: Path, **env: str) -> None:
+    """Runs commands that fail, two at a time; each says in one line what is in its case."""
+
+    async def check(args: tuple[str, ...], said: str) -> None:
+        async with turn:
+            complaint = (await run(*args, cwd=cwd, **env)).complaint
+            assert said in complaint, (args, complaint)
+
+    turn = asyncio.Semaphore(2)
+    async with asyncio.TaskGroup() as tasks:
+        for args, said in cases:
+            tasks.create_task(check(args, said))
+
+
+async def test_without_a_dev_or_with_wrong_flags(running: Dev, tmp_path: Path) -> None:
+    url, data = ("--url", running.url), ("--data", str(running.data))
+    nowhere = "no `antiphon dev` runs with data directory .antiphon: start one, or give --url and --token"
+    cases = [
+        (("send", "demo", "hi"), nowhere),
+        (("send", "demo", "hi", *url), "give --token, or set ANTIPHON_TOKEN"),
+        (("send", "demo", "hi", *url, "--token", "nonsense"), "unauthorized"),
+        (("send", "a b", "hi", *data), "bad_name"),
+        (("send", "demo", "", *data), "empty"),
+        (("tail", "a.b", *data), "bad_name"),
+        (("token", "user-1"), "cannot read the secret .antiphon/secret: No such file or directory"),
+        (("token", "user-1", "--rights", "read,fly", *data), "--rights: there is no right 'fly'"),
+        (("token", "user-1", "--ttl", "0", *data), "--ttl must be a whole number"),
+    ]
+    await complaints(cases, tmp_path)
+
+
+AGENTS = {
+    "broken.py": "def agent(:\n",
+    "raises.py": "raise RuntimeError('no key\\nfor the model')\n",
+    "wrong.py": "agent = 42\n",
+}
+
+
+async def test_agents_that_cannot_be_had(tmp_path: Path) -> None:
+    for name, text in AGENTS.items():
+        (tmp_path / name).write_text(text)
+    cases = [
+        (("dev", "--agent", "nobody"), "'nobody' is neither built in (echo, local) nor of the form module:object"),
+        (("dev", "--agent", "raises:agent"), "importing raises failed: RuntimeError: no key"),
+        (("worker", "missing:agent"), "importing missing failed: ModuleNotFoundError"),
+        (("worker", "broken:agent"), "importing broken failed: SyntaxError"),
+        (("worker", "wrong:other"), "the module wrong has no 'other'"),
+        (("worker", "wrong:agent"), "neither an Agent nor an async function"),
+    ]
+    await complaints(cases, tmp_path)
+    assert not (tmp_path / ".antiphon").exists(), "dev looks at the agent before it makes anything"
+
+
+# --- doctor and topology -----------------------------------------------------------------------------------------------------
+
+
+def findings(ran: Ran) -> dict[str, str]:
+    """What `doctor` says of each thing, by its mark and first words."""
+    assert "Traceback" not in ran.err
+    return {line[5:]: line[:5].strip() for line in ran.out.splitlines()}
+
+
+async def test_doctor_beside_a_running_dev(running: Dev) -> None:
+    ran = await running.run("doctor")
+    found = findings(ran)
+    assert ran.code == 0, ran
+    for part in ("Python 3", "nats-server: ", "disk: ", "NATS at nats://", "streams and consumers", "gateway at "):
+        assert [mark for what, mark in found.items() if what.startswith(part)] == ["ok"], (part, found)
+
+
+async def test_doctor_without_anything(tmp_path: Path) -> None:
+    ran = await run("doctor", cwd=tmp_path)
+    assert ran.code == 0
+    assert "note" in findings(ran).values()
+    assert "no `antiphon dev` runs with .antiphon: start it, or give --nats-url" in ran.out
+
+
+async def test_doctor_finds_what_is_wrong(running: Dev, tmp_path: Path) -> None:
+    away = await run("doctor", "--nats-url", "nats://127.0.0.1:1", "--connect-timeout-s", "0.3", cwd=tmp_path)
+    assert away.code == 1
+    assert re.search(r"^FAIL NATS at nats://127.0.0.1:1: .+is it running", away.out, re.MULTILINE)
+
+
+async def test_topology(tmp_path: Path) -> None:
+    """On a server of its own: nothing there, made, drifted, mended."""
+    from tests.support.nats import single_server
+
+    async with single_server(tmp_path / "nats") as node:
+        env = {"nats_url": node.url, "partitions": "2"}
+        missing = await run("topology", "check", **env)
+        assert missing.code == 1
+        assert {"stream S00 is missing", "stream WORK is missing"} <= set(missing.out.splitlines())
+        assert "`antiphon topology apply` mends this" in missing.err
+        unwell = await run("doctor", "--nats-url", node.url, cwd=tmp_path)
+        assert unwell.code == 1
+        assert "antiphon topology apply" in unwell.out
+
+        made = await run("topology", "apply", **env)
+        assert made.code == 0
+        assert "the topology is as it must be" in made.out
+        well = await run("topology", "check", **env)
+        assert (well.code, well.out) == (0, "the topology is as it must be\n")
+        other = await run("topology", "apply", **env | {"partitions": "3"})
+        assert "this log has 2 partitions, fixed when it was made: set ANTIPHON_PARTITIONS=2" in other.complaint
+
+        await drift(node)
+        drifted = await run("topology", "check", **env)
+        assert drifted.code == 1
+        assert re.search(r"^stream S01: max_age is \d+, must be \d+$", drifted.out, re.MULTILINE)
+        mended = await run("topology", "apply", **env)
+        assert mended.code == 0
+        assert re.search(r"^changed: stream S01: max_age", mended.out, re.MULTILINE)
+        away = await run("topology", "check", nats_url="nats://127.0.0.1:1", connect_timeout_s="0.3")
+        assert "NATS is away" in away.complaint
+
+
+async def drift(node: NatsNode) -> None:
+    client = await nats.connect(node.url)
+    streams = client.jetstream()
+    config = (await streams.stream_info("S01")).config
+    await streams.update_stream(config.evolve(max_age=500))
+    await client.close()
+
+
+# --- the life of dev -------------------------------------------------------------------------------------------------------
+
+
+async def gone(*processes: psutil.Process) -> None:
+    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, timeout=END_WAIT_S)
+    assert not alive
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(END_WAIT_S):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_stopping_dev_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
+    async with dev(tmp_path / "data") as started:
+        sent = await started.run("send", "demo", "hang")
+        assert sent.code == 0
+        children = started.children()
+        assert set(children) == {"nats", "worker"}
+        assert await started.end(number) == 0
+        await gone(*children.values())
+        assert not (started.data / "running.json").exists()
+        assert "no `antiphon dev` runs" in (await started.run("tail", "demo")).complaint
+
+
+async def test_a_dev_that_is_killed_leaves_nothing_behind_and_loses_nothing(tmp_path: Path) -> None:
+    async with dev(tmp_path / "data") as killed:
+        sent = await killed.run("send", "demo", "before", "--wait")
+        assert sent.code == 0
+        children = killed.children()
+        assert await killed.end(signal.SIGKILL) == -signal.SIGKILL
+        await gone(*children.values())
+        # The file that says where it was is still there, and nobody is misled by it.
+        assert (killed.data / "running.json").exists()
+        assert "no `antiphon dev` runs" in (await killed.run("tail", "demo")).complaint
+    async with dev(tmp_path / "data") as started:
+        told = await started.run("tail", "demo", "--until-idle")
+        assert told.out.splitlines() == ["tester: before", "echo: before"]
+        second = await run("dev", "--data", str(started.data), "--port", "0")
+        assert "is in use by another running server" in second.complaint
+        assert (await started.run("send", "demo", "after", "--wait")).out == "after\n"
+
+
+async def test_dev_replaces_its_worker_and_ends_with_its_nats(tmp_path: Path) -> None:
+    async with dev(tmp_path / "data") as started:
+        await until(lambda: "worker" in started.children())
+        first = started.children()["worker"]
+        first.kill()
+        await until(lambda: started.children().get("worker") not in (None, first))
+        assert (await started.run("send", "demo", "still there", "--wait")).out == "still there\n"
+        children = started.children()
+        children["nats"].kill()
+        async with asyncio.timeout(END_WAIT_S):
+            assert await started.process.wait() == 1
+        assert started.said[-1].startswith("antiphon: nats-server ended unexpectedly")
+        await gone(*children.values())
+
+
+async def test_a_port_that_is_taken(running: Dev, tmp_path: Path) -> None:
+    port = running.url.rpartition(":")[2]
+    async with asyncio.timeout(END_WAIT_S):
+        failed = await run("dev", "--data", str(tmp_path / "other"), "--port", port)
+    assert failed.code == 1
+    assert f"antiphon: cannot listen on 127.0.0.1:{port}: Address already in use" in failed.err
+    await until_status(f"{running.url}/readyz", 200)
+
+
+# --- in a terminal ---------------------------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """The other side of a pseudo-terminal: what a person would type, and all that was drawn."""
+
+    def __init__(self, master: int) -> None:
+        self._master = master
+        self._drawn = bytearray()
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    @property
+    def text(self) -> str:
+        """What was drawn, without the sequences that move and colour."""
+        drawn = self._drawn.decode(errors="replace")
+        return re.sub(r"\x1b(?:\[[0-9;?]*[A-Za-z]|[=>]|\][^\a]*\a)", "", drawn)
+
+    async def shows(self, pattern: str) -> None:
+        """Waits until something that was drawn matches."""
+        try:
+            await until(lambda: re.search(pattern, self.text) is not None)
+        except TimeoutError:
+            raise AssertionError(f"{pattern!r} did not show: {self.text[-2000:]}") from None
+
+    def read(self) -> None:
+        # On Linux the end of the other side is an error.
+        with contextlib.suppress(OSError):
+            self._drawn += os.read(self._master, 65_536)
+
+
+@contextlib.asynccontextmanager
+async def in_a_terminal(*args: str) -> AsyncIterator[tuple[Terminal, asyncio.subprocess.Process]]:
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
+    terminal, loop = Terminal(master), asyncio.get_running_loop()
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *args,
+        env=environment() | {"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"},
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    loop.add_reader(master, terminal.read)
+    try:
+        yield terminal, process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        loop.remove_reader(master)
+        os.close(master)
+
+
+async def test_a_chat_in_a_terminal(running: Dev) -> None:
+    """Text streams above the prompt while one writes; others' messages appear; /stop stops; Ctrl-D leaves."""
+    chat = ("chat", "terminal", "--user", "ada", "--data", str(running.data))
+    async with in_a_terminal(*chat) as (terminal, process):
+        await terminal.shows(r"Session terminal\..*Enter sends")
+        await terminal.shows(r"\n>")
+        terminal.type("stream 5000 tokens at 50/s\r")
+        await terminal.shows(r"ada: stream 5000 tokens")
+        await terminal.shows(r"t4\b")
+        other = await running.run("send", "terminal", "and me", "--user", "bob")
+        assert other.code == 0
+        await terminal.shows(r"waits: bob: and me")
+        assert "cancelled" not in terminal.text
+        terminal.type("/stop\r")
+        await terminal.shows(r"\(ada stops the run\)")
+        await terminal.shows(r"echo: t0 t1 t2 t3 .*\[cancelled\]")
+        await terminal.shows(r"bob: and me")
+        await terminal.shows(r"echo: and me")
+        terminal.type("/stop\r")
+        await terminal.shows(r"\(nothing runs\)")
+        terminal.type("\x04")
+        async with asyncio.timeout(END_WAIT_S):
+            assert await process.wait() == 0
+    assert "Traceback" not in terminal.text
