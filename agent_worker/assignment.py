@@ -52,7 +52,7 @@ def next_action(state: SessionState, lane: str, max_attempts: int) -> Action:
         run = state.runs[run_id]
         if run.cancel is not None:
             return EndCancelled(run)
-        if run.attempt >= max_attempts:
+        if run.lost >= max_attempts:
             return GiveUp(run)
         return TakeOver(run, run.attempt + 1)
     if lane == MAIN_LANE and state.inputs:

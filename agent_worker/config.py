@@ -15,7 +15,7 @@ class WorkerSettings:
     concurrency: int = setting(16, "sessions that are worked on at once", minimum=1)
     run_timeout_s: float = setting(900.0, "seconds that a run may take before it ends with `run_timeout`", minimum=0.1)
     cancel_grace_s: float = setting(5.0, "seconds that an agent has to return once it is cancelled", minimum=0)
-    max_attempts: int = setting(3, "workers that a run may have before it ends with `worker_lost`", minimum=1)
+    max_attempts: int = setting(3, "workers that a run may lose before it ends with `worker_lost`", minimum=1)
     worker_drain_s: float = setting(
         30.0, "seconds on SIGTERM in which runs may finish, then they are handed over", minimum=0
     )

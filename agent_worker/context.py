@@ -121,6 +121,7 @@ class SessionContext:
         """A named step of the run, shown to the people."""
         self._check()
         self._writer.record(StepStarted(name))
+        await self._writer.room()
         try:
             yield
         finally:
@@ -140,15 +141,15 @@ class SessionContext:
 
     async def tool_result(self, tool_call_id: str, content: str) -> None:
         """Shows what a tool gave back."""
-        self._record(ToolCallResult(self._new_id("res"), tool_call_id, content))
+        await self._record(ToolCallResult(self._new_id("res"), tool_call_id, content))
 
     async def custom(self, name: str, value: Any) -> None:
         """An event of the application's own (AG-UI CUSTOM)."""
-        self._record(OtherEvent("CUSTOM", {"type": "CUSTOM", "name": name, "value": value}))
+        await self._record(OtherEvent("CUSTOM", {"type": "CUSTOM", "name": name, "value": value}))
 
     async def state_snapshot(self, snapshot: Any) -> None:
         """The agent's shared state, whole (AG-UI STATE_SNAPSHOT)."""
-        self._record(OtherEvent("STATE_SNAPSHOT", {"type": "STATE_SNAPSHOT", "snapshot": snapshot}))
+        await self._record(OtherEvent("STATE_SNAPSHOT", {"type": "STATE_SNAPSHOT", "snapshot": snapshot}))
 
     async def flush(self) -> None:
         """Returns when everything said so far is stored."""
@@ -159,7 +160,7 @@ class SessionContext:
         """For the runtime: nothing more is taken from the agent."""
         self._ended = True
 
-    def _record(self, event: Event) -> None:
+    async def _record(self, event: Event) -> None:
         self._check()
         size = len(orjson.dumps(event_to_wire(event)))
         if size > EVENT_BYTES_MAX:
@@ -167,6 +168,7 @@ class SessionContext:
                 f"the event has {size} bytes, the limit is {EVENT_BYTES_MAX}: keep the data elsewhere"
             )
         self._writer.record(event)
+        await self._writer.room()
 
     def _check(self) -> None:
         if self._ended:

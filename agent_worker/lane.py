@@ -78,8 +78,8 @@ class LaneQueue:
         self._streams: dict[str, _Stream] = {}
         self.pending_chars = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def record(self, *events: Event) -> None:
         """Events that belong together, as a record."""

@@ -160,6 +160,8 @@ class RunExecution:
             self.metrics.abandoned.inc()
             _log.error("the agent does not return after being cancelled", agent=self.agent.name, run=ctx.run_id)
             agent.add_done_callback(_retrieve)
+            # At its end the event loop waits for every task that it knows of, and this one may never end.
+            asyncio._unregister_task(agent)  # noqa: SLF001 (documented, in "Extending")
         else:
             _retrieve(agent)
 
@@ -190,7 +192,7 @@ async def finish_cancelled(execution: RunExecution, run: Run) -> None:
 async def finish_lost(execution: RunExecution, run: Run) -> None:
     """Ends a run that has had as many workers as it may."""
     partial = await _partial_events(execution, run, "worker_lost")
-    message = f"{run.attempt} workers were lost in this run"
+    message = f"{run.lost} workers were lost in this run"
     await _write(execution, run, [*partial, RunError(message, RunErrorCode.WORKER_LOST.value)])
     execution.metrics.runs.labels("worker_lost").inc()
 

@@ -14,6 +14,9 @@ from broker.interfaces import SessionLog
 from broker.lease import WriteId
 from broker.subjects import SessionSubjects
 
+PENDING_MAX = 65_536
+"""Pieces of text and records that wait to be stored before an agent has to wait."""
+
 
 class LaneWriter:
     """Takes what an agent says and stores it. `run` is a task of the lane's owner.
@@ -77,7 +80,7 @@ class LaneWriter:
                 if not delta:
                     self.last_record = seq
                 self._metrics.appends.labels("delta" if delta else "record").inc()
-                if self._queue.pending_chars < self._settings.pending_chars:
+                if not self._full():
                     self._room.set()
         except LogError as error:
             self._failure = error
@@ -108,14 +111,26 @@ class LaneWriter:
         return self._queue.open_streams()
 
     async def text(self, id_: str, text: str) -> None:
-        """More of a text; waits while more than `pending_chars` wait to be stored. Cancelling keeps the text queued."""
+        """More of a text; waits while too much waits to be stored. Cancelling keeps the text queued.
+
+        Raises UnicodeEncodeError for a lone surrogate, which no JSON may hold.
+        """
         self._check()
+        if not text.isascii():
+            text.encode()
         self._queue.text(id_, text)
         self._wake()
-        while self._queue.pending_chars >= self._settings.pending_chars:
+        await self.room()
+
+    async def room(self) -> None:
+        """Waits while too much waits to be stored. Safe to cancel."""
+        while self._full():
             self._room.clear()
             await self._room.wait()
             self._check()
+
+    def _full(self) -> bool:
+        return self._queue.pending_chars >= self._settings.pending_chars or len(self._queue) >= PENDING_MAX
 
     async def flush(self) -> int:
         """Returns the sequence of the last record when everything said so far is stored. Safe to cancel."""

@@ -117,7 +117,7 @@ async def _run_dev(args: argparse.Namespace) -> None:
 
 def _demo(commands: Parsers) -> None:
     parser = _command(commands, "demo", "See it: a session with a real model, here and on a page.", _run_demo)
-    parser.add_argument("--port", default="8080", help="port of the page (default 8080; a free one if it is taken)")
+    parser.add_argument("--port", default="8080", help="port of the page (default 8080; 0: any free one)")
     _data_flag(parser)
 
 

@@ -17,7 +17,7 @@ from antiphon.gateway_process import running_gateway
 from antiphon.place import Place, Running, make_token
 from antiphon.processes import BrokerSettings, settle_memory, stop_signals
 from broker.errors import AntiphonError
-from broker.jetstream.child import ChildProcess, try_lock
+from broker.jetstream.child import ChildProcess, lock_from_orphan, try_lock
 from broker.jetstream.connection import Connection
 from broker.jetstream.server import EmbeddedServer, ServerOptions
 from broker.jetstream.topology import Topology
@@ -79,7 +79,11 @@ def _say_ready(options: DevOptions, url: str) -> None:
 @asynccontextmanager
 async def _worker(options: DevOptions, nats_url: str) -> AsyncIterator[None]:
     """A worker process, started again when it ends."""
-    lock = try_lock(options.place.path / "worker.lock")
+    path = options.place.path / "worker.lock"
+    lock = try_lock(path)
+    if lock is None:
+        # The worker of a dev that was killed may still be about to leave.
+        lock = await lock_from_orphan(path, _mark(options), _STOP_GRACE_S)
     if lock is None:
         raise AntiphonError(f"a worker of an earlier run still uses {options.place.path}; stop it first")
     try:
@@ -93,10 +97,17 @@ async def _worker(options: DevOptions, nats_url: str) -> AsyncIterator[None]:
         os.close(lock)
 
 
+def _mark(options: DevOptions) -> str:
+    """An argument that only the workers of this data directory have; to Python an option that says nothing."""
+    return f"antiphon-data={options.place.path.absolute()}"
+
+
 async def _keep_worker(options: DevOptions, nats_url: str, lock: int) -> None:
     output = options.place.path / "worker.log"
     command = (
         sys.executable,
+        "-X",
+        _mark(options),
         "-m",
         "antiphon",
         "worker",
@@ -105,6 +116,10 @@ async def _keep_worker(options: DevOptions, nats_url: str, lock: int) -> None:
         nats_url,
         "--worker-drain-s",
         "3",
+        "--cancel-grace-s",
+        "2",
+        "--delta-ttl-s",
+        str(options.broker.log.delta_ttl_s),
     )
     failures = 0
     while True:

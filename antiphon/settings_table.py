@@ -44,7 +44,10 @@ _NOTES = {
         "Limits are for each connection unless they say otherwise. A gateway does not start without a key to check "
         "tokens with; `antiphon dev` makes one."
     ),
-    WorkerSettings: "The worker of `antiphon dev` takes these from the environment and the settings file.",
+    WorkerSettings: (
+        "The worker of `antiphon dev` takes these from the environment and the settings file, but for "
+        "`ANTIPHON_WORKER_DRAIN_S` and `ANTIPHON_CANCEL_GRACE_S`, which are short there."
+    ),
 }
 _HEAD = """\
 # Settings

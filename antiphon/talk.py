@@ -49,7 +49,10 @@ async def joined(where: Access, name: str, cursor: str | None = None, *, every: 
 async def send(where: Access, name: str, text: str, *, wait: bool, as_json: bool) -> int:
     """Sends a message; with `wait`, prints the answer as it comes. Returns the exit code: 0, or 1 if the run failed."""
     async with joined(where, name) as session:
-        receipt = await session.send(text)
+        try:
+            receipt = await session.send(text)
+        except ValueError as error:
+            raise ConfigError(f"this cannot be sent: {error}") from None
         if not wait:
             fields = {"inputId": receipt.input_id, "runId": receipt.run_id, "seq": receipt.seq}
             print(json.dumps(fields) if as_json else f"stored as {receipt.input_id}, starts {receipt.run_id}")

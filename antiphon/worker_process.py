@@ -19,8 +19,13 @@ from broker.events import Participant
 from broker.jetstream.connection import Connection
 from broker.jetstream.dispatch import JetStreamJobQueue, JetStreamJobSource
 from broker.jetstream.log import JetStreamLog
+from broker.jetstream.topology import stored_lease_s
 
 _log = structlog.get_logger("antiphon.worker")
+
+_HAND_OVER_S = 2.0
+"""How long a worker that leaves tries to let go of its lanes, once its agents have been stopped. Should NATS be away,
+their leases run out."""
 
 
 @asynccontextmanager
@@ -38,12 +43,13 @@ async def running_worker(broker: BrokerSettings, settings: WorkerSettings, agent
         await wait_for_log(connection, log)
         source = await stack.enter_async_context(JetStreamJobSource(connection, settings.pool))
         jobs = JetStreamJobQueue(connection, settings.pool)
-        services = WorkerServices(log, jobs, agent, me, broker.log.lease_s, settings, metrics)
+        lease_s = await stored_lease_s(connection, settings.pool)
+        services = WorkerServices(log, jobs, agent, me, lease_s, settings, metrics)
         yield Worker(source, services)
 
 
 async def run_worker(broker: BrokerSettings, settings: WorkerSettings, agent: Agent) -> None:
-    """Works until SIGTERM or SIGINT, then drains; a second signal leaves at once."""
+    """Works until SIGTERM or SIGINT, then drains, in a bounded time; a second signal leaves at once."""
     async with running_worker(broker, settings, agent) as worker, asyncio.TaskGroup() as tasks:
         working = tasks.create_task(worker.run())
         settle_memory()
@@ -55,7 +61,11 @@ async def run_worker(broker: BrokerSettings, settings: WorkerSettings, agent: Ag
             _log.info("draining", lanes=worker.busy)
             worker.shutdown()
             stop.clear()
-            await _first(working, stop)
+            try:
+                async with asyncio.timeout(settings.worker_drain_s + settings.cancel_grace_s + _HAND_OVER_S):
+                    await _first(working, stop)
+            except TimeoutError:
+                _log.warning("leaving at once: NATS does not take what is to be handed over", lanes=worker.busy)
             working.cancel()
 
 

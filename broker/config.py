@@ -33,17 +33,23 @@ class NatsSettings:
     nats_credentials: str = setting("", "path of a NATS credentials file; empty: none")
     connect_timeout_s: float = setting(2.0, "seconds for one connection attempt", minimum=0.1)
     reconnect_wait_s: float = setting(0.25, "seconds between connection attempts", minimum=0.01)
-    ping_interval_s: float = setting(10.0, "seconds between pings to NATS; two unanswered ones end the connection")
+    ping_interval_s: float = setting(
+        10.0, "seconds between pings to NATS; two unanswered ones end the connection", minimum=1
+    )
     ack_timeout_s: float = setting(5.0, "seconds to wait for NATS to confirm a write or answer a request", minimum=0.1)
 
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """The shape of the log in JetStream, and how it is read. The first five are for `topology apply`."""
+    """The shape of the log in JetStream, and how it is written and read."""
 
     partitions: int = setting(16, "partition streams; fixed once sessions exist", minimum=1, maximum=100)
     replicas: int = setting(1, "copies of each stream: 1, or 3 in a cluster", minimum=1, maximum=5)
-    delta_ttl_s: float = setting(86_400.0, "seconds that token deltas are kept; records are kept for ever", minimum=1)
+    delta_ttl_s: float = setting(
+        21_600.0,
+        "seconds that token deltas are kept, given to each by the worker that writes it; records are kept for ever",
+        minimum=1,
+    )
     pools: str = setting("default", "worker pools, separated by commas")
     lease_s: float = setting(15.0, "seconds until a job of a silent worker goes to another", minimum=1)
     catchup_batch: int = setting(256, "entries fetched from the log at once", minimum=1, maximum=1024)
@@ -55,6 +61,8 @@ class LogSettings:
     def __post_init__(self) -> None:
         if self.replicas not in (1, 3, 5):
             raise ConfigError("ANTIPHON_REPLICAS must be 1, 3 or 5")
+        if not self.pool_names:
+            raise ConfigError("ANTIPHON_POOLS must name at least one pool")
 
     @property
     def pool_names(self) -> tuple[str, ...]:
@@ -112,7 +120,7 @@ def _convert(source: str, raw: Any, kind: Any) -> Any:
     return raw
 
 
-def _to_number(raw: Any, kind: type[int] | type[float]) -> int | float:
+def _to_number(raw: Any, kind: type[int | float]) -> int | float:
     value = kind(raw)
     # No bound holds for "nan"; a file's 1.5 is no whole number, and its `true` no number at all.
     if isinstance(raw, bool) or not math.isfinite(value) or (isinstance(raw, float) and value != raw):

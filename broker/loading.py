@@ -15,7 +15,11 @@ from broker.transcript import Message, Transcript
 
 @dataclass(slots=True)
 class Loaded:
-    """A session as of the end of its log: its transcript since `checkpoint`, and the quiet states on the way."""
+    """A session as of the end of its log: its transcript since `checkpoint`, and the quiet states on the way.
+
+    Quiet is where a run has ended and nothing else runs or waits: whoever wrote the end has folded all cancels before it,
+    so nothing after such a place refers to what was queued before.
+    """
 
     checkpoint: Checkpoint
     transcript: Transcript
@@ -32,7 +36,7 @@ class Loaded:
             return
         before = self.state
         self.transcript.apply(stored.seq, decode_at(place, stored.body)[0])
-        if self.state.idle and not before.idle:
+        if self.state.idle and before.runs:
             self.quiet.append(self.state)
 
 

@@ -113,7 +113,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A running run. `attempt` counts the workers it has had, from 1."""
+    """A running run. `attempt` counts the workers it has had, from 1; `lost` those that did not hand it over."""
 
     run_id: str
     lane: str
@@ -121,6 +121,7 @@ class Run:
     started_seq: int
     attempt: int = 1
     cancel: Cancel | None = None
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +315,11 @@ def _cancel_run(state: SessionState, event: RunCancelRequested, by: Participant 
 
 def _claim(state: SessionState, seq: int, event: SessionOwner, by: Participant | None) -> SessionState:
     owner = None if event.kind == "none" else Participant(event.kind, event.id, by.name if by else None)
-    return _with_lane(state, event.lane, replace(state.lane(event.lane), fence=seq, owner=owner, last_n=0))
+    lane = state.lane(event.lane)
+    run = state.runs.get(lane.run or "")
+    if owner is not None and lane.owner is not None and run is not None:
+        state = _with_run(state, replace(run, lost=run.lost + 1))
+    return _with_lane(state, event.lane, replace(lane, fence=seq, owner=owner, last_n=0))
 
 
 def _start_run(state: SessionState, seq: int, lane_name: str, event: RunStarted) -> SessionState:

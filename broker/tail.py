@@ -70,8 +70,8 @@ class Tail:
 
     A lost entry comes to light, and is delivered after a `Rewound` if others have passed it, with the next live message
     of its subject, however late that comes, or with any check of the log (for a gap anywhere, or a disturbance) before
-    `recent` more entries have been delivered. It stays lost only if a later check finds a newer entry of its subject,
-    because entries that are read do not say what was before them on theirs.
+    `recent` more entries have been delivered. It stays lost only if a later check reads a newer entry of its subject
+    that has not come live, because an entry that is read does not say what was before it on its subject.
     """
 
     def __init__(self, after: int, *, recent: int = RECENT, max_buffered: int = MAX_BUFFERED) -> None:
@@ -91,7 +91,6 @@ class Tail:
         self._check_from = after
         self._cause = 0
         self._target = 0
-        self._checked_to = after
         self._stale_reads = 0
         self._doubtful = False
         self._ask_again = False
@@ -112,6 +111,9 @@ class Tail:
         entry = message.entry
         if self.need is not Need.NOTHING:
             self._keep(message)
+            if self._known_on(entry.subject) < message.prev_on_subject <= self._check_from:
+                # What was missed is older than the check that is under way.
+                self._check(self._known_on(entry.subject))
             return []
         if entry.seq <= self.seen and self._was_delivered(entry):
             self.duplicates += 1
@@ -171,13 +173,13 @@ class Tail:
         self.need = Need.HEAD
 
     def _caught_up(self) -> list[Delivery]:
-        self._checked_to = max(self._target, self.fetch_after, self._cause)
+        checked_to = max(self._target, self.fetch_after, self._cause)
         self.need, self._cause, self._stale_reads, self._doubtful = Need.NOTHING, 0, 0, False
         kept, self._buffer = sorted(self._buffer, key=lambda m: m.entry.seq), []
         overflowed, self._overflowed = self._overflowed, False
         out: list[Delivery] = []
         for message in kept:
-            if self._was_checked(message.entry.seq):
+            if self._check_from < message.entry.seq <= checked_to:
                 # It came by the check, or the log does not have it any more.
                 self.duplicates += 1
             else:
@@ -199,14 +201,9 @@ class Tail:
     def _was_delivered(self, entry: StoredEntry) -> bool:
         return entry.seq <= min(self._recent_floor, self._known_on(entry.subject)) or entry.seq in self._recent
 
-    def _was_checked(self, seq: int) -> bool:
-        return self._check_from < seq <= self._checked_to
-
     def _misses(self, message: LiveEntry) -> bool:
-        prev = message.prev_on_subject
-        if message.entry.seq <= self.seen:
-            return True
-        return prev > self._known_on(message.entry.subject) and not self._was_checked(prev)
+        entry = message.entry
+        return entry.seq <= self.seen or message.prev_on_subject > self._known_on(entry.subject)
 
     def _rewind(self, missed: StoredEntry) -> list[Delivery]:
         older = (seq for seq in self._recent if seq < missed.seq)
@@ -214,7 +211,6 @@ class Tail:
         kept = [seq for seq in self._recent if seq <= to]
         self._recent.clear()
         self._recent.extend(kept)
-        self._recent_floor = min(self._recent_floor, to)
         self.seen = to
         self._last_on = {subject: seq for subject, seq in self._last_on.items() if seq <= to}
         return [Rewound(to), *self._deliver(missed)]

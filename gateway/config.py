@@ -38,6 +38,8 @@ class GatewaySettings:
     outbox_bytes: int = setting(262_144, "unsent bytes beyond which a reader is held back", minimum=4096)
     slow_reader_s: float = setting(60.0, "seconds in which a held-back reader must take something", minimum=1)
     session_linger_s: float = setting(30.0, "seconds that a session nobody reads is kept in memory", minimum=0)
-    job_repair_s: float = setting(5.0, "seconds of silence in a session with work until its job is offered again")
+    job_repair_s: float = setting(
+        5.0, "seconds of silence in a session with work until its job is offered again", minimum=0.1
+    )
     command_timeout_s: float = setting(8.0, "seconds until a command is answered `unavailable`", minimum=0.1)
     drain_s: float = setting(10.0, "seconds over which connections are closed on SIGTERM", minimum=0)

@@ -33,7 +33,6 @@ _WRONG_LAST_SEQUENCE = 10071
 _CONTENDED = 10164
 """A write with the same expectation is in flight: retry. It does not say that the expectation failed."""
 _NO_MESSAGE = 10037
-_KEEP = {"Nats-TTL": "never"}
 _CONTENDED_WAIT_S = 0.002
 _STALE_WAIT_S = 0.02
 _PAGE_BYTES = 1 << 20
@@ -197,7 +196,7 @@ class JetStreamLog:
     # --- writing -------------------------------------------------------------------------------------------------
 
     async def append_input(self, subjects: SessionSubjects, entry: Entry, message_id: str) -> Stored:
-        headers = {**_KEEP, "Nats-Msg-Id": f"{subjects.session}:{message_id}"}
+        headers = {"Nats-Msg-Id": f"{subjects.session}:{message_id}"}
         ack = await self._retrying(lambda: self._publish(subjects.inputs, encode(entry), headers))
         return Stored(ack.seq, ack.duplicate)
 
@@ -210,8 +209,8 @@ class JetStreamLog:
     async def append(self, subjects: SessionSubjects, lane: str, fence: int, entry: Entry) -> int:
         subject = subjects.events(lane) if entry.off is None else subjects.deltas(lane)
         headers = _fence_headers(subjects, lane, fence)
-        if entry.off is None:
-            headers |= _KEEP
+        if entry.off is not None:
+            headers["Nats-TTL"] = f"{max(1, round(self._settings.delta_ttl_s))}s"
         body = encode(entry)
         deadline = asyncio.get_running_loop().time() + self._settings.lease_s
         try:
@@ -220,7 +219,7 @@ class JetStreamLog:
             return await self._find_out(subjects, subject, body, headers, entry.id, deadline, error)
 
     async def write_checkpoint(self, subjects: SessionSubjects, lane: str, fence: int, body: bytes) -> None:
-        headers = _fence_headers(subjects, lane, fence) | _KEEP | {"Nats-Rollup": "sub"}
+        headers = _fence_headers(subjects, lane, fence) | {"Nats-Rollup": "sub"}
         await self._publish(subjects.checkpoint, body, headers)
 
     async def _own(
@@ -228,7 +227,7 @@ class JetStreamLog:
     ) -> int:
         """Compare-and-set of the ownership record. The id tells our own record from others' after an unknown outcome."""
         entry = Entry(id=f"own-{owner.id}-{random.getrandbits(40):010x}", ts=ts, events=(event,), lane=lane, by=owner)
-        headers = {**_KEEP, "Nats-Expected-Last-Subject-Sequence": str(expected)}
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
         body = encode(entry)
         subject = subjects.owner(lane)
         deadline = asyncio.get_running_loop().time() + self._settings.lease_s

@@ -19,7 +19,7 @@ META_STREAM = "ANTIPHON_META"
 META_PARTITIONS = "antiphon.meta.partitions"
 
 _DEPENDED_ON = frozenset(
-    {"subjects", "retention", "republish", "allow_direct", "allow_msg_ttl", "allow_rollup_hdrs", "filter_subject"}
+    {"subjects", "retention", "max_age", "republish", "allow_direct", "allow_msg_ttl", "allow_rollup_hdrs", "filter_subject"}
     | {"discard_new_per_subject", "max_msgs_per_subject", "ack_policy"}
 )
 _NO_STREAM = 10059
@@ -85,7 +85,8 @@ def _partition(settings: LogSettings, partition: int) -> dict[str, Any]:
         "subjects": [f"s.{pp}.>", f"c.{pp}.*"],
         "retention": "limits",
         "discard": "new",
-        "max_age": int(settings.delta_ttl_s * _NS),
+        # A server that starts deletes all that is older than a stream's age, `Nats-TTL: never` or not.
+        "max_age": 0,
         "duplicate_window": int(min(_DUPLICATE_WINDOW_S, settings.delta_ttl_s) * _NS),
         "allow_msg_ttl": True,
         "allow_rollup_hdrs": True,
@@ -138,6 +139,9 @@ class Topology:
     async def check(self) -> list[Drift]:
         """What differs from what must be. Raises Unavailable."""
         found: list[Drift] = []
+        stored = await stored_partitions(self._connection)
+        if stored not in (None, self._settings.partitions):
+            found.append(Drift("the log", "partitions", self._settings.partitions, stored))
         for name, config in wanted_streams(self._settings).items():
             found += _compare(f"stream {name}", config, await self._stream_config(name))
         for name, config in wanted_consumers(self._settings).items():
@@ -203,6 +207,17 @@ class Topology:
             raise TopologyError(f"{operation}: NATS refused: {error.description}") from error
         assert isinstance(config, dict)
         return config
+
+
+async def stored_lease_s(connection: Connection, pool: str) -> float:
+    """The lease that the pool's jobs have, whatever a process thinks of it. Raises TopologyError, Unavailable."""
+    try:
+        info = await connection.api(f"CONSUMER.INFO.{WORK_STREAM}.{pool_consumer(pool)}")
+    except ServerRefused as error:
+        raise TopologyError(
+            f"there is no pool {pool!r}: name it in ANTIPHON_POOLS for `antiphon topology apply`"
+        ) from error
+    return float(info["config"]["ack_wait"]) / _NS
 
 
 async def stored_partitions(connection: Connection) -> int | None:

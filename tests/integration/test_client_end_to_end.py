@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, pairwise
 
 import aiohttp
 import pytest
@@ -210,7 +210,7 @@ async def test_gateways_that_die_and_leave_in_the_middle_of_a_run(world: World) 
             entries += await read(session, over(session, 2))
         assert client.welcome is not None
         assert [e.seq for e in entries] == sorted({e.seq for e in entries})
-        assert all(later.prev == earlier.seq for earlier, later in zip(entries, entries[1:], strict=False))
+        assert all(later.prev == earlier.seq for earlier, later in pairwise(entries))
         assert said(session) == ANSWER + "hello"
         assert (await receipt.finished()).ok
         assert (await meanwhile.result().finished()).ok
@@ -312,7 +312,7 @@ async def test_entries_that_are_lost_on_the_way_are_noticed(world: World) -> Non
         await session.send(QUESTION)
         entries = await read(session, over(session, 1))
     assert len(lost) == 5
-    assert all(later.prev == earlier.seq for earlier, later in zip(entries, entries[1:], strict=False))
+    assert all(later.prev == earlier.seq for earlier, later in pairwise(entries))
     assert said(session) == ANSWER
 
 

@@ -188,10 +188,10 @@ async def test_what_is_unsubscribed_says_nothing_more(world: World) -> None:
             await client.ask("subscribe", session=session)
         for session in (left, kept):
             await client.ask("input.send", session=session, inputId="a", content="stream 1000 tokens at 200/s")
-        while (await client.frame())["session"] != left or not client._waiting:
+        while (await client.frame())["session"] != left or not client.frames:
             pass
         await client.ask("unsubscribe", session=left)
-        client._waiting.clear()
+        client.frames.clear()
         for _ in range(50):
             assert (await client.frame())["session"] == kept
         # And it can be joined again, at its live end.
@@ -337,7 +337,6 @@ async def test_readers_that_stop_reading_are_held_back(world: World) -> None:
             assert place.whole, place
             assert place.answer("run_large") == reader.answer("run_large")
             assert len(place.entries) < len(reader.entries)
-        print(f"grew by {(peak - before) / MIB:.1f} MiB")
         # Kept for all of them, unread, it would be 48 MB.
         assert peak - before < 24 * MIB
     finally:
@@ -360,7 +359,6 @@ async def test_whoever_asks_and_does_not_read_the_answers(world: World) -> None:
             assert (await other.ask("ping"))["op"] == "pong"
             await other.ask("history", session=session, limit=1)
             peak = max(peak, rss(world.gateway))
-        print(f"grew by {(peak - before) / MIB:.1f} MiB")
         # All answers together have 160 MB.
         assert peak - before < 64 * MIB
         # Once they are read, each is there.
@@ -409,13 +407,6 @@ async def test_draining(world: World) -> None:
     assert ends[-1][0] - ends[0][0] > 0.5, "they must not all be sent away at once"
 
 
-async def test_leaving_while_nats_is_away(world: World) -> None:
-    gateway = await world.stack.gateway(nats_url="nats://127.0.0.1:1", connect_timeout_s="0.2")
-    async with bare(gateway.url, world.stack.token()) as client:
-        await client.ask("ping")
-        assert await gateway.terminate() == 0
-
-
 # --- starting wrong --------------------------------------------------------------------------------------------------------
 
 
@@ -430,14 +421,11 @@ async def fails(world: World, *args: str, **env: str) -> str:
 
 WRONG: list[tuple[dict[str, str], str]] = [
     ({"jwt_secret_file": ""}, "no keys to check tokens with: set ANTIPHON_JWT_SECRET_FILE or ANTIPHON_JWT_PUBLIC_KEYS"),
-    ({"jwt_secret_file": "", "jwt_secret": "short"}, "at least 32 bytes"),
     ({"jwt_secret_file": "/nowhere/secret"}, "ANTIPHON_JWT_SECRET_FILE: cannot read /nowhere/secret"),
     ({"jwt_public_keys": "/etc/hostname"}, "/etc/hostname is not a PEM public key"),
     ({"subscriptions": "-1"}, "ANTIPHON_SUBSCRIPTIONS must be at least 1"),
-    ({"frame_bytes": "many"}, "ANTIPHON_FRAME_BYTES must be a whole number, not 'many'"),
     ({"heartbeat_s": ""}, "ANTIPHON_HEARTBEAT_S must be a number"),
     ({"replicas": "2"}, "ANTIPHON_REPLICAS must be 1, 3 or 5"),
-    ({"host": "192.0.2.1"}, "cannot listen on 192.0.2.1:0"),
     ({"config": "/nowhere/antiphon.toml"}, "ANTIPHON_CONFIG: cannot read /nowhere/antiphon.toml"),
 ]
 

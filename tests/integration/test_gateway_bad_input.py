@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
-from tests.support.bare import Bare, Ended, bare, get
+from tests.support.bare import Bare, bare, get
 from tests.support.nats import single_server
 from tests.support.place import Place
 from tests.support.rawclient import Wire
@@ -254,12 +254,9 @@ async def test_text_that_is_not_utf_8(world: World) -> None:
 async def test_the_first_frame_must_be_a_hello(world: World, first: str) -> None:
     async with bare(world.gateway.url) as socket:
         await socket.say(first)
-        frames = []
-        with pytest.raises(Ended) as ended:
-            while True:
-                frames.append(await socket.frame())
-    error(frames[-1], "hello_required")
-    assert (ended.value.code, ended.value.reason) == (4400, {"code": "hello_required"})
+        ended = await socket.end()
+    error(socket.frames[-1], "hello_required")
+    assert (ended.code, ended.reason) == (4400, {"code": "hello_required"})
 
 
 async def test_a_second_hello(world: World) -> None:

@@ -69,6 +69,7 @@ async def sent(socket: Bare, input_id: str, content: str, session: str = SESSION
     """Sends until it is stored, as often as it is said to be `unavailable`."""
     while (reply := await send(socket, input_id, content, session))["op"] == "error":
         unavailable(reply)
+        await asyncio.sleep(0.05)  # sooner than it asks for, and slower than it allows
     return reply
 
 
@@ -170,8 +171,8 @@ async def test_nats_is_killed_in_the_middle_of_a_run(tmp_path: Path, gone_for: s
 async def pushed(socket: Bare) -> list[dict[str, Any]]:
     """What the server has said of its own accord by now, on a connection that subscribed to nothing."""
     await socket.ask("ping")
-    waiting = list(socket._waiting)
-    socket._waiting.clear()
+    waiting = list(socket.frames)
+    socket.frames.clear()
     return waiting
 
 
@@ -226,6 +227,11 @@ async def test_streams_that_are_not_as_they_must_be(tmp_path: Path) -> None:
         assert (await get(f"{gateway.url}/healthz")).status == 200
         await stack.apply_topology()
         assert await problems(gateway) == ""
+        # And it leaves in order when NATS has left before.
+        async with bare(gateway.url, stack.token()) as socket:
+            await node.kill()
+            assert (await socket.ask("ping"))["op"] == "pong"
+            assert await gateway.terminate() == 0
 
 
 # --- full ----------------------------------------------------------------------------------------------------------------

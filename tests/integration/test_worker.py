@@ -14,23 +14,27 @@ import pytest
 from agent_worker.agents import echo
 from agent_worker.config import WorkerSettings
 from agent_worker.context import Agent, RunEnded, SessionContext
+from agent_worker.loading import load_agent
 from agent_worker.runtime import Worker
 from antiphon.processes import BrokerSettings
 from antiphon.worker_process import running_worker
 from broker.codec import decode_at
 from broker.config import LogSettings, NatsSettings
+from broker.errors import ConfigError
 from broker.events import Entry, InputSent, Participant, RunCancelRequested, RunError
 from broker.jetstream.connection import Connection
 from broker.jetstream.dispatch import JetStreamJobQueue
 from broker.jetstream.log import JetStreamLog
 from broker.jetstream.topology import Topology
+from broker.session import Cancel
 from broker.subjects import MAIN_LANE, place_of, run_id_of
 from broker.tail import StoredEntry
 from broker.transcript import Transcript
+from tests.support.lagging import LaggingLog
 from tests.support.nats import NatsNode
 from tests.support.stack import Stack, open_log, read_entries
 
-LEASE_S = 2.0
+LEASE_S = 1.5
 WAIT_S = 15.0
 USER = Participant("user", "user-1")
 
@@ -95,7 +99,7 @@ class Site:
     @contextlib.asynccontextmanager
     async def working(self, agent: Agent = echo.agent, **settings: float) -> AsyncIterator[Working]:
         """A worker at work until the context ends; one that was not told to leave is cut short then."""
-        broker = BrokerSettings(NatsSettings(nats_url=self.url), self.settings)
+        broker = BrokerSettings(NatsSettings(nats_url=self.url, ack_timeout_s=1.0), self.settings)
         made = WorkerSettings(**{"concurrency": 8, "pull_wait_s": 1.0, **settings})  # type: ignore[arg-type]
         async with running_worker(broker, made, agent) as worker, asyncio.TaskGroup() as tasks:
             task = tasks.create_task(worker.run())
@@ -252,9 +256,248 @@ async def test_inputs_sent_the_moment_a_run_ends_do_not_wait_for_a_lease(nats_se
     """The next input comes while the lane is being let go of, again and again."""
     async with open_site(nats_server.url) as site, site.working():
         slowest_s = 0.0
-        for i in range(100):
+        for i in range(50):
             begin = time.monotonic()
             await site.ended("s", await site.send("s", "nothing", f"a{i}"))
             slowest_s = max(slowest_s, time.monotonic() - begin)
         assert slowest_s < LEASE_S / 2
+        await site.no_jobs()
+
+
+async def test_inputs_that_a_lagging_replica_does_not_show_yet_are_run(
+    nats_server: NatsNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job is done when the log says so, and not when some replica of it does not say otherwise yet."""
+    monkeypatch.setattr("antiphon.worker_process.JetStreamLog", LaggingLog)
+    async with open_site(nats_server.url) as site, site.working():
+        for i in range(3):
+            await site.ended("s", await site.send("s", f"word{i}", f"a{i}"))
+        run_id = await site.send("s", "stream 30 tokens", "b")
+        await site.send("s", "last", "c")
+        transcript = await site.ended("s", "run_c")
+        assert transcript.state.run_end(run_id) == "success"
+        assert said(transcript) == "word0word1word2" + tokens(30) + "last"
+        await site.no_jobs()
+
+
+async def test_a_takeover_through_a_lagging_replica_loses_no_text(
+    nats_server: NatsNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_site(nats_server.url) as site:
+        async with site.working(worker_drain_s=0.0) as first:
+            run_id = await site.send("s", "stream 60 tokens at 100/s", "a")
+            await site.streaming("s")
+            await first.left()
+        monkeypatch.setattr("antiphon.worker_process.JetStreamLog", LaggingLog)
+        async with site.working():
+            transcript = await site.ended("s", run_id)
+    assert said(transcript) == tokens(60)
+    partial, rest = (m for m in transcript.messages if m.role == "assistant")
+    assert (partial.status, partial.reason) == ("done", "worker_lost")
+    assert rest.text
+
+
+# --- agents that misbehave -------------------------------------------------------------------------------------------------
+
+
+async def test_an_agent_that_raises_ends_its_run_and_no_more(nats_server: NatsNode) -> None:
+    """People learn that it failed, not what it had in hand; the next input runs."""
+
+    async def raising(ctx: SessionContext) -> None:
+        await ctx.text("so far ")
+        if ctx.input is not None and ctx.input.content == "raise":
+            raise ValueError("secret-words")
+        await ctx.text("so good")
+
+    async with open_site(nats_server.url) as site, site.working(Agent("raising", raising)) as worker:
+        transcript = await site.ended("s", await site.send("s", "raise", "a"))
+        assert transcript.state.run_end("run_a") == "error"
+        (message,) = (m for m in transcript.messages if m.role == "assistant")
+        assert (message.text, message.status, message.reason) == ("so far ", "done", "error")
+        (error,) = await site.errors("s")
+        assert (error.code, error.message) == ("agent_error", "the agent raised ValueError")
+        transcript = await site.ended("s", await site.send("s", "again", "b"))
+        assert transcript.state.run_end("run_b") == "success"
+        assert worker.count("runs_total", end="error") == 1
+        assert worker.count("runs_total", end="success") == 1
+        await site.no_jobs()
+
+
+async def test_an_agent_that_says_nothing_ends_well(nats_server: NatsNode) -> None:
+    async with open_site(nats_server.url) as site, site.working():
+        transcript = await site.ended("s", await site.send("s", "nothing", "a"))
+        assert transcript.state.run_end("run_a") == "success"
+        assert [m.role for m in transcript.messages] == ["user"]
+
+
+async def test_an_agent_that_hangs_is_ended_by_a_cancel(nats_server: NatsNode) -> None:
+    reasons: list[object] = []
+
+    async def hanging(ctx: SessionContext) -> None:
+        await ctx.text("thinking ")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            reasons.append(ctx.cancel_reason)
+            await ctx.text("stopped")
+            raise
+
+    async with open_site(nats_server.url) as site, site.working(Agent("hanging", hanging)):
+        run_id = await site.send("s", "go", "a")
+        await site.streaming("s")
+        await site.cancel("s", run_id)
+        transcript = await site.ended("s", run_id)
+        assert transcript.state.run_end(run_id) == "cancelled"
+        (message,) = (m for m in transcript.messages if m.role == "assistant")
+        assert (message.text, message.reason) == ("thinking stopped", "cancelled")
+        (reason,) = reasons
+        assert isinstance(reason, Cancel)
+        assert reason.by == USER
+
+
+async def test_an_agent_that_ignores_its_cancel_is_left_behind(nats_server: NatsNode) -> None:
+    """Its run ends, its lane is free, and what it says later reaches nobody."""
+    said_later = asyncio.Event()
+    let_go = asyncio.Event()
+
+    async def stubborn(ctx: SessionContext) -> None:
+        await ctx.text("first ")
+        if ctx.input is not None and ctx.input.content == "again":
+            return
+        while not let_go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await let_go.wait()
+        with pytest.raises(RunEnded):
+            await ctx.text("second")
+        with pytest.raises(RunEnded):
+            await ctx.custom("third", {})
+        said_later.set()
+
+    async with (
+        open_site(nats_server.url) as site,
+        site.working(Agent("stubborn", stubborn), cancel_grace_s=0.2) as worker,
+    ):
+        run_id = await site.send("s", "go", "a")
+        await site.streaming("s")
+        await site.cancel("s", run_id)
+        transcript = await site.ended("s", run_id)
+        assert transcript.state.run_end(run_id) == "cancelled"
+        assert worker.count("agents_abandoned_total") == 1
+        let_go.set()
+        async with asyncio.timeout(WAIT_S):
+            await said_later.wait()
+        transcript = await site.ended("s", await site.send("s", "again", "b"))
+        assert said(transcript) == "first first "
+
+
+async def test_a_worker_with_an_agent_left_behind_still_ends(nats_server: NatsNode, tmp_path: Path) -> None:
+    async with Stack(tmp_path / "stack", nats_server.url, lease_s=LEASE_S) as stack, open_site_of(stack) as site:
+        worker = await stack.worker("tests.support.agents:stubborn", cancel_grace_s="0.2")
+        run_id = await site.send("s", "go", "a")
+        await site.streaming("s")
+        await site.cancel("s", run_id)
+        assert (await site.ended("s", run_id)).state.run_end(run_id) == "cancelled"
+        assert await worker.terminate() == 0
+
+
+async def test_a_run_that_takes_too_long_is_ended(nats_server: NatsNode) -> None:
+    async with open_site(nats_server.url) as site, site.working(run_timeout_s=0.3) as worker:
+        transcript = await site.ended("s", await site.send("s", "stream 10000 tokens at 50/s", "a"))
+        assert transcript.state.run_end("run_a") == "error"
+        (error,) = await site.errors("s")
+        assert error.code == "run_timeout"
+        (message,) = (m for m in transcript.messages if m.role == "assistant")
+        assert message.status == "done"
+        assert message.reason == "error"
+        assert message.text == tokens(len(message.text.split()))
+        assert worker.count("runs_total", end="timeout") == 1
+        await site.ended("s", await site.send("s", "next", "b"))
+
+
+async def test_an_event_that_is_too_large_ends_the_run(nats_server: NatsNode) -> None:
+    async def large(ctx: SessionContext) -> None:
+        await ctx.text("see ")
+        await ctx.custom("picture", "x" * 2_000_000)
+
+    async with open_site(nats_server.url) as site, site.working(Agent("large", large)):
+        await site.ended("s", await site.send("s", "go", "a"))
+        assert [error.code for error in await site.errors("s")] == ["content_too_large"]
+
+
+# --- modules ------------------------------------------------------------------------------------------------------------------
+
+
+WRONG_AGENTS = {
+    "no_such_agent": "neither built in",
+    "no_such_module:agent": "importing no_such_module failed: ModuleNotFoundError",
+    "tests.support.agents:absent": "has no 'absent'",
+    "tests.support.agents:NOT_AN_AGENT": "neither an Agent nor an async function",
+    "broken_module:agent": "importing broken_module failed: ZeroDivisionError",
+}
+
+
+@pytest.mark.parametrize("name", WRONG_AGENTS)
+def test_what_is_wrong_with_an_agent_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "broken_module.py").write_text("agent = 1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        load_agent(name)
+    assert WRONG_AGENTS[name] in str(caught.value)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+async def test_a_worker_whose_agent_cannot_be_had_ends_with_one_line(
+    nats_server: NatsNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is not there, or says itself that it cannot work."""
+    (tmp_path / "unready_module.py").write_text(
+        "from agent_worker.context import Agent\n"
+        "from broker.errors import ConfigError\n"
+        "async def run(ctx):\n    pass\n"
+        "async def prepare():\n    raise ConfigError('the model is not there')\n"
+        "agent = Agent('unready', run, prepare=prepare)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    async with Stack(tmp_path / "stack", nats_server.url) as stack:
+        for name, why in (
+            ("no_such_module:agent", "importing no_such_module failed"),
+            ("unready_module:agent", "the model is not there"),
+        ):
+            code, output = await stack.run("worker", name)
+            assert code == 1
+            (line,) = (line for line in output.splitlines() if line.startswith("antiphon: "))
+            assert why in line
+            assert "Traceback" not in output
+
+
+# --- NATS away ------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_run_goes_on_through_a_restart_of_nats(nats_server: NatsNode) -> None:
+    async with open_site(nats_server.url) as site, site.working():
+        run_id = await site.send("s", "stream 150 tokens at 100/s", "a")
+        await site.streaming("s")
+        await nats_server.kill()
+        await nats_server.start()
+        transcript = await site.ended("s", run_id)
+        assert transcript.state.run_end(run_id) == "success"
+        assert said(transcript) == tokens(150)
+
+
+async def test_a_run_is_continued_after_an_outage_beyond_its_lease(nats_server: NatsNode) -> None:
+    """The lane is lost, and taken over when NATS is back, by the same worker if it is the only one."""
+    async with open_site(nats_server.url) as site, site.working() as worker:
+        run_id = await site.send("s", "stream 150 tokens at 100/s", "a")
+        await site.streaming("s")
+        nats_server.pause()
+        async with asyncio.timeout(WAIT_S):
+            while not worker.count("jobs_total", end="lost"):
+                await asyncio.sleep(0.02)
+        nats_server.resume()
+        transcript = await site.ended("s", run_id)
+        assert transcript.state.run_end(run_id) == "success"
+        assert said(transcript) == tokens(150)
         await site.no_jobs()

@@ -32,7 +32,8 @@ class Bare:
 
     def __init__(self, ws: aiohttp.ClientWebSocketResponse) -> None:
         self.ws = ws
-        self._waiting: deque[Frame] = deque()
+        self.frames: deque[Frame] = deque()
+        """What has come and was not asked for yet, in order."""
         self._id = 0
 
     async def say(self, text: str) -> None:
@@ -52,23 +53,23 @@ class Bare:
 
     async def reply(self, id_: int | None) -> Frame:
         """The reply of that id. Raises Ended."""
-        for frame in self._waiting:
+        for frame in self.frames:
             if _replies_to(frame, id_):
-                self._waiting.remove(frame)
+                self.frames.remove(frame)
                 return frame
         while not _replies_to(frame := await self._receive(), id_):
-            self._waiting.append(frame)
+            self.frames.append(frame)
         return frame
 
     async def frame(self) -> Frame:
         """The next frame, whatever it is. Raises Ended."""
-        return self._waiting.popleft() if self._waiting else await self._receive()
+        return self.frames.popleft() if self.frames else await self._receive()
 
     async def end(self) -> Ended:
-        """How the server ends the connection; what comes before is thrown away."""
+        """How the server ends the connection; what comes before stays in `frames`."""
         while True:
             try:
-                await self._receive()
+                self.frames.append(await self._receive())
             except Ended as ended:
                 return ended
 

@@ -162,6 +162,8 @@ class SessionModel:
     messages: list[tuple[str, str]] = field(default_factory=list)
     """Ids and texts, in order."""
     quiet: list[int] = field(default_factory=list)
+    taken_back: list[str] = field(default_factory=list)
+    """Inputs taken back since the owner's last run ended: it may not know yet."""
     """Sequences after which nothing runs and nothing waits."""
 
     # --- participants ------------------------------------------------------------------------------------------------
@@ -209,15 +211,13 @@ class SessionModel:
 
     def start_too_late(self) -> None:
         """The owner starts an input that was taken back while its record was on the way."""
-        taken_back = [id_ for id_, fate in self.fates.items() if fate == "cancelled"]
-        if self.fence and self.run is None and taken_back:
-            self._start(taken_back[-1])
+        if self.fence and self.run is None and self.taken_back:
+            self._start(self.taken_back[-1])
 
     def fail_input(self) -> None:
         if self.fence and self.run is None and self.queue:
             self._write(InputFailed(self.queue[0], "bad_input"))
             self._unqueue(self.queue[0], "failed")
-            self._note_quiet()
 
     def say(self, kind: StreamKind, text: str, settle: bool, end: bool) -> None:
         """A text: a delta, then perhaps a segment, then perhaps its end."""
@@ -246,6 +246,7 @@ class SessionModel:
             ending = RunFinished("s", self.run, {"type": how})
         self._write(*self._endings("complete"), ending)
         self.run = None
+        self.taken_back.clear()
         self._note_quiet()
 
     def repeat(self) -> None:
@@ -268,6 +269,8 @@ class SessionModel:
         if input_id in self.queue:
             self.queue.remove(input_id)
             self.fates[input_id] = fate
+            if fate == "cancelled":
+                self.taken_back.append(input_id)
 
     def _endings(self, reason: str) -> list[Event]:
         events: list[Event] = []
@@ -285,7 +288,6 @@ class SessionModel:
         """Every tenth sequence: what somebody else might have written fits between."""
         seq = (self.log[-1][0] if self.log else 0) + 10
         self.log.append((seq, entry))
-        self._note_quiet()
         return seq
 
     def _note_quiet(self) -> None:

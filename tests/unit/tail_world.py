@@ -90,12 +90,18 @@ class World:
 
     # --- the driver ----------------------------------------------------------------------------------------------
 
-    def ask(self, lag: int = 0, batch: int = 4) -> None:
-        """Sends the request that the tail needs; a fetch may go to a replica that lacks the last `lag` entries."""
+    def ask(self, lag: int = 0, batch: int = 4, *, deposed: bool = False) -> None:
+        """Sends the request that the tail needs; a fetch may go to a replica that lacks the last `lag` entries.
+
+        And so may the question for the head, if it goes to a leader that does not know yet that it is `deposed`.
+        """
         tail = self._tail
         if self.question is None and tail.need is not Need.NOTHING:
-            lag = 0 if tail.need is Need.HEAD else lag
+            lag = lag if deposed or tail.need is Need.FETCH else 0
             self.question = Question(tail.need, tail.fetch_after, batch, tuple(self.log[: max(0, len(self.log) - lag)]))
+
+    def ask_deposed(self, lag: int) -> None:
+        self.ask(lag, deposed=True)
 
     def answer(self) -> None:
         tail, question, self.question = self._tail, self.question, None

@@ -31,15 +31,15 @@ def test_only_the_main_lane_serves_the_queue() -> None:
     assert next_action(state(None, FIRST), "other", 3) == Release()
 
 
-@pytest.mark.parametrize("attempt", [1, 2])
-def test_a_run_that_was_begun_comes_before_the_queue(attempt: int) -> None:
-    run = replace(RUN, attempt=attempt)
+@pytest.mark.parametrize(("attempt", "lost"), [(1, 1), (2, 2), (9, 0), (9, 2)])
+def test_a_run_that_was_begun_comes_before_the_queue(attempt: int, lost: int) -> None:
+    run = replace(RUN, attempt=attempt, lost=lost)
     assert next_action(state(run, FIRST), "main", 3) == TakeOver(run, attempt + 1)
 
 
-@pytest.mark.parametrize("attempt", [3, 4])
-def test_a_run_that_has_had_its_workers_is_given_up(attempt: int) -> None:
-    run = replace(RUN, attempt=attempt)
+@pytest.mark.parametrize("lost", [3, 4])
+def test_a_run_that_has_lost_its_workers_is_given_up(lost: int) -> None:
+    run = replace(RUN, attempt=lost, lost=lost)
     assert next_action(state(run, FIRST), "main", 3) == GiveUp(run)
 
 

@@ -118,7 +118,7 @@ def quiet_states(log: Log) -> list[SessionState]:
     found, state = [], SessionState()
     for seq, entry in log:
         before, state = state, fold(state, seq, entry)
-        if state.idle and not before.idle:
+        if state.idle and before.runs:
             found.append(state)
     return found
 

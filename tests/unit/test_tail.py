@@ -161,6 +161,7 @@ def test_a_loss_that_others_hide_is_found_by_any_check_within_the_window() -> No
     tail = caught_up(head=1)
     tail.on_live(live(3, 0, "ev"))
     tail.on_live(live(5, 4, "ev"))
+    assert tail.fetch_after == 0
     tail.on_head(stored(5, "ev"))
     log = [stored(1), stored(2), stored(3, "ev"), stored(4, "ev"), stored(5, "ev")]
     assert tail.on_batch(log, end=True) == [Rewound(1), *log[1:]]
@@ -177,6 +178,25 @@ def test_a_loss_of_any_age_is_found_by_the_next_message_of_its_subject() -> None
     log = [stored(2), *others, stored(1000)]
     assert tail.on_batch(log, end=True) == [Rewound(1), *log]
     assert tail.live
+
+
+def test_a_check_under_way_is_extended_to_a_loss_before_it() -> None:
+    """Else it would read the message that tells of the loss, and hide it."""
+    tail = caught_up(head=1)
+    others = [stored(seq, "ev") for seq in range(3, RECENT * 2)]
+    for number, entry in enumerate(others):
+        tail.on_live(LiveEntry(entry, entry.seq - 1 if number else 0))
+    tail.disturbed()
+    tail.on_head(stored(1000))
+    assert tail.fetch_after == others[-RECENT - 1].seq
+    tail.on_live(live(1000, 2))
+    assert (tail.need, tail.fetch_after) == (Need.HEAD, 1)
+    tail.disturbed()
+    assert tail.fetch_after == 1
+    for _ in range(2):
+        tail.on_head(stored(1000))
+    log = [stored(2), *others, stored(1000)]
+    assert tail.on_batch(log, end=True) == [Rewound(1), *log]
 
 
 def test_what_does_not_fit_the_buffer_is_read_from_the_log() -> None:
@@ -197,3 +217,15 @@ def test_answers_that_nobody_waits_for_are_ignored(answer: str) -> None:
     tail = caught_up(head=1)
     given = tail.on_head(stored(9)) if answer == "head" else tail.on_batch([stored(9)], end=True)
     assert (given, tail.live, tail.seen) == ([], True, 1)
+
+
+def test_what_was_taken_back_and_did_not_come_again_is_missed() -> None:
+    """A leader that was deposed a moment ago does not know the last entry, which was delivered before the rewind."""
+    tail = caught_up(head=1)
+    tail.on_live(live(5, 0, "ev"))
+    tail.disturbed()
+    tail.on_head(stored(2))
+    assert tail.on_batch([stored(1), stored(2)], end=True) == [Rewound(1), stored(2)]
+    assert tail.on_live(live(7, 5, "ev")) == []
+    tail.on_head(stored(7, "ev"))
+    assert tail.on_batch([stored(5, "ev"), stored(7, "ev")], end=True) == [stored(5, "ev"), stored(7, "ev")]

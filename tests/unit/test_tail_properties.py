@@ -24,11 +24,12 @@ losses = st.tuples(st.just("lose"), index)
 repeats = st.tuples(st.just("arrive_again"), index)
 disturbances = st.just(("disturb",))
 requests = st.tuples(st.just("ask"), st.integers(0, 4), st.integers(1, 4))
+requests_to_deposed = st.tuples(st.just("ask_deposed"), st.integers(0, 4))
 answers = st.just(("answer",))
 rests = st.just(("come_to_rest",))
 expiries = st.tuples(st.just("expire"), st.integers(1, 3))
 
-EVENTS = (writes, says, mumbles, arrivals, losses, repeats, disturbances, requests, answers, rests)
+EVENTS = (writes, says, mumbles, arrivals, losses, repeats, disturbances, requests, requests_to_deposed, answers, rests)
 LOSSLESS_EVENTS = (writes, arrivals_in_order, disturbances, requests, answers, rests)
 
 
@@ -113,6 +114,7 @@ def test_only_what_has_left_the_window_stays_lost(world: World, ops: list[Op]) -
 
 
 OTHERS = st.sampled_from(SUBJECTS[1:])
+waits: st.SearchStrategy[list[Op]] = st.lists(st.one_of(requests, answers, disturbances), max_size=10)
 elsewhere: st.SearchStrategy[list[Op]] = st.lists(
     st.one_of(
         st.tuples(st.just("say"), OTHERS), st.tuples(st.just("mumble"), OTHERS), requests, answers, rests, disturbances
@@ -121,12 +123,13 @@ elsewhere: st.SearchStrategy[list[Op]] = st.lists(
 )
 
 
-@given(joined(recent=3), st.integers(1, 5), elsewhere)
-def test_the_next_message_finds_a_loss_of_any_age(world: World, lost: int, ops: list[Op]) -> None:
+@given(joined(recent=3), st.integers(1, 5), elsewhere, waits)
+def test_the_next_message_finds_a_loss_of_any_age(world: World, lost: int, ops: list[Op], then: list[Op]) -> None:
     world.come_to_rest()
     for _ in range(lost):
         world.mumble(SUBJECTS[0])
     play(world, ops)
     world.say(SUBJECTS[0])
+    play(world, then)
     world.come_to_rest()
     assert SUBJECTS[0] not in {entry.subject for entry in world.missing}

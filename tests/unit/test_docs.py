@@ -1,0 +1,223 @@
+"""The documents say what is so: links lead somewhere, commands and flags exist, numbers and names are those of the code."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from agent_worker.config import WorkerSettings
+from agent_worker.loading import load_agent
+from agent_worker.metrics import WorkerMetrics
+from antiphon import settings_table
+from broker.config import LogSettings, NatsSettings
+from gateway.config import GatewaySettings
+from gateway.metrics import GatewayMetrics
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "clients/python/README.md", *(ROOT / "docs").rglob("*.md")]
+)
+PACKAGES = ("broker", "gateway", "agent_worker", "antiphon")
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)|(?:src|srcset|href)=\"([^\"]+)\"")
+_SETTINGS = {
+    f"ANTIPHON_{field.name.upper()}": field.default
+    for cls in (NatsSettings, LogSettings, GatewaySettings, WorkerSettings)
+    for field in fields(cls)
+}
+
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return _BLOCK.sub("", page.read_text(encoding="utf-8"))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [code for name, code in _BLOCK.findall(page.read_text(encoding="utf-8")) if name == language]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to a page's headings."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#{1,6} +(.+?) *#*$", prose(page), re.MULTILINE):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+        number = next(n for n in range(len(found) + 1) if (f"{slug}-{n}" if n else slug) not in found)
+        found.add(f"{slug}-{number}" if number else slug)
+    return found
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The `antiphon …` and `make …` command lines of a page, in blocks without a language and in spans."""
+    lines = [line for block in blocks(page, "") for line in block.splitlines()]
+    for line in [*lines, *_SPAN.findall(prose(page))]:
+        words = line.split("#")[0].split()
+        if len(words) > 1 and words[0] in ("antiphon", "make"):
+            yield words
+
+
+# --- links ---------------------------------------------------------------------------------------------------------------
+
+
+@pages
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for pair in _LINK.findall(prose(page)):
+        link = pair[0] or pair[1]
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert not broken
+
+
+@pages
+def test_files_that_are_named_exist(page: Path) -> None:
+    named = re.compile(r"(?:broker|gateway|agent_worker|antiphon|clients|tests|tools|docs)/[\w./-]*")
+    absent = [span for span in _SPAN.findall(prose(page)) if named.fullmatch(span) and not (ROOT / span).exists()]
+    assert not absent
+
+
+def test_every_document_is_reached_from_the_readme() -> None:
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        reached.add(page)
+        links = (pair[0].partition("#")[0] for pair in _LINK.findall(prose(page)))
+        targets = {(page.parent / link).resolve() for link in links if link.endswith(".md") and "://" not in link}
+        waiting += targets - reached
+    assert set(PAGES) <= reached
+
+
+def test_decisions_that_are_named_exist() -> None:
+    numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs/adr").glob("*.md"))]
+    assert numbers == list(range(1, len(numbers) + 1))
+    sources = [*PAGES, *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))]
+    named = {int(n) for path in sources for n in re.findall(r"\bADR (\d+)", path.read_text(encoding="utf-8"))}
+    assert named <= set(numbers)
+
+
+# --- commands --------------------------------------------------------------------------------------------------------------
+
+
+@pages
+def test_commands_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    known = set(re.findall(r"^ {4}([a-z]+) ", settings_table.help_of(), re.MULTILINE))
+    assert {"dev", "chat", "topology"} <= known
+    for words in commands(page):
+        if words[0] == "make":
+            assert words[1] in targets, words
+            continue
+        assert words[1] in known, words
+        unknown = {word for word in words if word.startswith("--")} - settings_table.flags_of(words[1])
+        assert not unknown, words
+
+
+def test_the_readme_names_the_commands() -> None:
+    named = {tuple(words[:2]) for words in commands(ROOT / "README.md")}
+    assert {("make", "demo"), ("make", "test"), ("antiphon", "dev"), ("antiphon", "chat")} <= named
+
+
+# --- settings, limits, metrics -----------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_settings_is_fresh(capsys: pytest.CaptureFixture[str]) -> None:
+    assert settings_table.main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_a_stale_table_of_settings_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(settings_table, "PAGE", tmp_path / "SETTINGS.md")
+    assert settings_table.main(["--check"]) == 1
+    assert settings_table.main([]) == 0
+    assert settings_table.main(["--check"]) == 0
+    with (tmp_path / "SETTINGS.md").open("a", encoding="utf-8") as file:
+        file.write("by hand\n")
+    assert settings_table.main(["--check"]) == 1
+    assert "python -m antiphon.settings_table" in capsys.readouterr().err
+
+
+def test_every_variable_of_the_code_is_in_the_table() -> None:
+    source = "".join(path.read_text(encoding="utf-8") for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+    used = {name for name in re.findall(r"\bANTIPHON_[A-Z_]*[A-Z]\b", source) if name != "ANTIPHON_META"}
+    assert used == {*(name for name, _ in settings_table.OTHERS), *(used & _SETTINGS.keys())}
+
+
+@pages
+def test_variables_that_are_named_exist(page: Path) -> None:
+    known = {*_SETTINGS, *(name for name, _ in settings_table.OTHERS), "ANTIPHON_META"}
+    assert set(re.findall(r"\bANTIPHON_[A-Z_]*[A-Z]\b", page.read_text(encoding="utf-8"))) <= known
+
+
+def test_limits_are_those_of_the_code() -> None:
+    rows = re.findall(r"^\| `([\w.]+)` \| ([\d,]+) \|", prose(ROOT / "docs/ARCHITECTURE.md"), re.MULTILINE)
+    assert len(rows) > 30
+    for name, number in rows:
+        module, _, constant = name.rpartition(".")
+        value = getattr(importlib.import_module(module), constant) if module else _SETTINGS[name]
+        assert value == int(number.replace(",", "")), name
+
+
+def test_metrics_are_those_of_the_code() -> None:
+    names = set()
+    for registry in (GatewayMetrics().registry, WorkerMetrics().registry):
+        for metric in registry.collect():
+            names.add(f"{metric.name}_total" if metric.type == "counter" else metric.name)
+    cells = re.findall(r"^\| `(antiphon_\w+)(?:\{\w+\})?` \|", prose(ROOT / "docs/RUNBOOK.md"), re.MULTILINE)
+    assert sorted(cells) == sorted(names)
+
+
+@pages
+def test_metrics_that_are_named_exist(page: Path) -> None:
+    known = {"antiphon_client"}
+    for registry in (GatewayMetrics().registry, WorkerMetrics().registry):
+        for metric in registry.collect():
+            known |= {metric.name, f"{metric.name}_total"}
+    named = {span.partition("{")[0] for span in _SPAN.findall(prose(page)) if span.startswith("antiphon_")}
+    assert {name.partition(".")[0] for name in named} <= known
+
+
+def test_log_events_are_those_of_the_code() -> None:
+    source = "".join(path.read_text(encoding="utf-8") for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+    used = set(re.findall(r"_log\.(?:info|warning|error|exception)\(\s*\"([^\"]+)\"", source))
+    table = prose(ROOT / "docs/RUNBOOK.md").partition("| event | where | meaning |")[2]
+    told = {event for row in table.splitlines() if row.startswith("| `") for event in _SPAN.findall(row.split("|")[1])}
+    assert told == used
+
+
+# --- examples ------------------------------------------------------------------------------------------------------------------
+
+
+@pages
+def test_examples_in_python_compile_and_find_what_they_import(page: Path) -> None:
+    for code in blocks(page, "python"):
+        # The examples of a client may await at their top level.
+        compile(code, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        for module, names in re.findall(r"^from ([\w.]+) import (.+)$", code, re.MULTILINE):
+            for name in names.split(","):
+                assert hasattr(importlib.import_module(module), name.strip()), f"{module}: {name}"
+
+
+def test_the_agents_of_the_examples_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hello, count = blocks(ROOT / "docs/AGENTS.md", "python")
+    assert hello in blocks(ROOT / "README.md", "python")
+    (tmp_path / "docs_hello.py").write_text(hello, encoding="utf-8")
+    (tmp_path / "docs_count.py").write_text(count, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert load_agent("docs_hello:agent").on_takeover == "restart"
+    assert load_agent("docs_count:count").name == "count"
