@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import sys
@@ -13,6 +14,8 @@ from antiphon.place import Place, make_token
 from antiphon.showing import Begin, End, Note, Piece, Queued, Show, Showing
 from antiphon_client import CaughtUp, Client, Entry, Gap, Reset, Session, SessionEvent, Snapshot
 from broker.errors import ConfigError
+
+_AWAY_LOOK_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +44,19 @@ def access(place: Place, url: str | None, token: str | None, user: str) -> Acces
 
 @asynccontextmanager
 async def joined(where: Access, name: str, cursor: str | None = None, *, every: bool = False) -> AsyncIterator[Session]:
-    """A session on a connection of its own."""
-    async with Client(where.url, where.token) as client:
-        yield client.session(name, cursor, every=every)
+    """A session on a connection of its own. Says in a line what it waits for, should the gateway have lost its log."""
+    async with Client(where.url, where.token) as client, asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(_say_when_away(client))
+        try:
+            yield client.session(name, cursor, every=every)
+        finally:
+            watching.cancel()
+
+
+async def _say_when_away(client: Client) -> None:
+    while not client.log_away:  # noqa: ASYNC110 (the client tells nobody)
+        await asyncio.sleep(_AWAY_LOOK_S)
+    print("antiphon: the gateway has lost its log (NATS is away); waiting for it", file=sys.stderr)
 
 
 async def send(where: Access, name: str, text: str, *, wait: bool, as_json: bool) -> int:

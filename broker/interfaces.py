@@ -173,7 +173,7 @@ class Health(Protocol):
     """Whether the log can be used."""
 
     def on_change(self, callback: Callable[[bool], None]) -> None:
-        """Calls `callback` with False when NATS goes away and with True when it is back."""
+        """Calls `callback` now and at each change: True when NATS is there, False when it is away."""
         ...
 
     async def problems(self) -> list[str]:

@@ -43,6 +43,7 @@ class Gateway:
         self._empty = asyncio.Event()
         self._empty.set()
         self._draining = False
+        self._log_available = False
         health.on_change(self._on_log)
         self.app = web.Application()
         self.app.router.add_get("/v1/connect", self._connect)
@@ -77,6 +78,7 @@ class Gateway:
 
     def _on_log(self, available: bool) -> None:
         """Tells the clients that the log is away, or back: until then nothing new can come, and nothing be stored."""
+        self._log_available = available
         for connection in self._connections:
             connection.tell(log_status(available))
 
@@ -105,7 +107,7 @@ class Gateway:
         self._empty.clear()
         self._services.metrics.connections.inc()
         try:
-            await connection.serve()
+            await connection.serve(log_available=self._log_available)
         finally:
             self._connections.discard(connection)
             if not self._connections:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from contextlib import AsyncExitStack
@@ -28,6 +29,8 @@ from gateway.subscribing import open_reader
 _log = structlog.get_logger("antiphon.connection")
 
 _CONGESTED_POLL_MIN_S, _CONGESTED_POLL_MAX_S = 0.01, 0.5
+_GOODBYE_S = 5.0
+"""How long a peer has to take what is unsent, and then the reason why its connection ends."""
 SERVER = "antiphon/0.1.0"
 
 
@@ -62,6 +65,11 @@ class SocketOutlet:
     def write(self, data: bytes) -> None:
         if not self._transport.is_closing():
             self._transport.write(data)
+
+    def end(self) -> None:
+        """Ends the socket at once if something is unsent: closing it would wait, for ever, for the peer to take that."""
+        if self._transport.get_write_buffer_size():
+            self._transport.abort()
 
     async def uncongested(self) -> None:
         """Raises Closing (slow_reader) when the peer takes nothing at all for too long.
@@ -124,10 +132,12 @@ class ClientConnection:
         self._expiry: asyncio.TimerHandle | None = None
         self._tasks = asyncio.TaskGroup()
 
-    async def serve(self) -> None:
-        """Returns when the connection has ended, from either side."""
+    async def serve(self, *, log_available: bool = True) -> None:
+        """Returns when the connection has ended, from either side. Says so first if the log is away."""
         try:
             await self._greet()
+            if not log_available:
+                self._send(protocol.log_status(False))
             async with self._tasks:
                 self._tasks.create_task(self._execute())
                 self._tasks.create_task(self._watch())
@@ -143,6 +153,7 @@ class ClientConnection:
         finally:
             if self._expiry is not None:
                 self._expiry.cancel()
+            pass
 
     def drain(self, retry_after_ms: int) -> None:
         """Sends the client elsewhere."""
@@ -361,7 +372,9 @@ class ClientConnection:
 
     async def _say_goodbye(self, closing: Closing) -> None:
         self._services.metrics.closes.labels(str(int(closing.code))).inc()
-        await self._ws.close(code=closing.code, message=closing.reason())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_S):
+                await self._ws.close(code=closing.code, message=closing.reason())
 
 
 class _Ended(Exception):

@@ -110,8 +110,9 @@ class Connection:
         return lambda: self._listeners.discard(callback)
 
     def on_connectivity(self, callback: Callable[[bool], None]) -> None:
-        """Calls `callback` with False when NATS goes away and with True when it is there (again)."""
+        """Calls `callback` now and at each change: True when NATS is there, False when it is away."""
         self._watchers.append(callback)
+        callback(self.connected)
 
     async def publish(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, *, timeout_s: float | None = None

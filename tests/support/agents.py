@@ -10,10 +10,10 @@ from agent_worker.context import Agent, SessionContext
 
 NOT_AN_AGENT = 42
 
-restarting = Agent("restarting", echo, on_takeover="restart")
+restarts = Agent("restarts", echo, on_takeover="restart")
 """Says everything from the beginning when it takes a run over."""
 
-failing = Agent("failing", echo, on_takeover="fail")
+fails = Agent("fails", echo, on_takeover="fail")
 """Does not go on with a run whose worker has died."""
 
 

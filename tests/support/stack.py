@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import json
 import os
 import secrets
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -69,6 +71,11 @@ class Process:
     def output(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
+    def claimed(self) -> set[str]:
+        """The sessions whose lanes a worker says it has claimed."""
+        said = (json.loads(line) for line in self.output().splitlines() if line.startswith("{"))
+        return {line["session"] for line in said if line.get("event") == "lane claimed"}
+
     def _signal(self, number: signal.Signals) -> None:
         if self.running:
             with contextlib.suppress(ProcessLookupError):
@@ -91,6 +98,7 @@ class Stack:
     env: Mapping[str, str] = field(default_factory=dict)
     processes: list[Process] = field(default_factory=list)
     _started: int = 0
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
     _secret: str = field(default_factory=lambda: secrets.token_urlsafe(48))
 
     async def __aenter__(self) -> Self:

@@ -153,7 +153,6 @@ class SessionModel:
     log: Log = field(default_factory=list)
     queue: list[str] = field(default_factory=list)
     fates: dict[str, str] = field(default_factory=dict)
-    stale_fences: list[int] = field(default_factory=list)
     fence: int = 0
     n: int = 0
     run: str | None = None
@@ -162,9 +161,9 @@ class SessionModel:
     messages: list[tuple[str, str]] = field(default_factory=list)
     """Ids and texts, in order."""
     quiet: list[int] = field(default_factory=list)
+    """Sequences at which a run ended and after which nothing runs and nothing waits."""
     taken_back: list[str] = field(default_factory=list)
     """Inputs taken back since the owner's last run ended: it may not know yet."""
-    """Sequences after which nothing runs and nothing waits."""
 
     # --- participants ------------------------------------------------------------------------------------------------
 
@@ -190,8 +189,6 @@ class SessionModel:
 
     def claim(self, worker: int) -> None:
         """A worker takes the lane from whoever has it, and goes on with the run that it finds."""
-        if self.fence:
-            self.stale_fences.append(self.fence)
         owner = SessionOwner(LANE, "agent", f"w{worker}")
         self.fence, self.n = self._store(Entry(f"own-{worker}", 1, (owner,), LANE, by=WORKER)), 0
         if self.run is not None:
@@ -200,7 +197,6 @@ class SessionModel:
 
     def release(self) -> None:
         if self.fence and self.run is None:
-            self.stale_fences.append(self.fence)
             released = Entry("own-none", 1, (SessionOwner(LANE, "none"),), LANE, by=WORKER)
             self._store(released)
             self.fence = 0

@@ -116,6 +116,16 @@ def test_a_repeated_write_counts_as_nothing(log: Log, n: int) -> None:
     assert log.wrote(RunStarted("s", "run_i1"), n=n) == replace(before, as_of=before.as_of + 1)
 
 
+def test_an_owner_that_does_not_let_go_is_lost_to_its_run(log: Log) -> None:
+    log.started()
+    assert log.claimed(owner="w2").runs["run_i1"].lost == 1
+    log.claimed(kind="none", owner="")
+    assert log.claimed(owner="w3").runs["run_i1"].lost == 1, "it was handed over"
+    assert log.claimed(owner="w4").runs["run_i1"].lost == 2
+    log.wrote(RunFinished("s", "run_i1"))
+    assert log.claimed(owner="w5").runs == {}
+
+
 def test_numbers_begin_anew_under_a_new_fence(log: Log) -> None:
     log.wrote(n=7)
     log.claimed(owner="w2")

@@ -42,6 +42,7 @@ def test_the_fold_comes_to_what_was_done(model: SessionModel) -> None:
     assert [i.input_id for i in state.inputs] == model.queue
     assert list(state.runs) == ([] if model.run is None else [model.run])
     assert [run.attempt for run in state.runs.values()] == ([] if model.run is None else [model.attempt])
+    assert all(run.lost == run.attempt - 1 for run in state.runs.values()), "no owner of the model lets go in a run"
     assert [m.id for m in transcript.messages] == [id_ for id_, _ in model.messages]
     assert state.messages == len(model.messages)
     unfinished = set(model.open)
