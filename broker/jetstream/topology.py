@@ -19,8 +19,10 @@ META_STREAM = "ANTIPHON_META"
 META_PARTITIONS = "antiphon.meta.partitions"
 
 _DEPENDED_ON = frozenset(
-    {"subjects", "retention", "max_age", "republish", "allow_direct", "allow_msg_ttl", "allow_rollup_hdrs", "filter_subject"}
-    | {"discard_new_per_subject", "max_msgs_per_subject", "ack_policy"}
+    (
+        *("subjects", "retention", "max_age", "republish", "allow_direct", "allow_msg_ttl", "allow_rollup_hdrs"),
+        *("discard_new_per_subject", "max_msgs_per_subject", "filter_subject", "ack_policy"),
+    )
 )
 _NO_STREAM = 10059
 _NO_CONSUMER = 10014

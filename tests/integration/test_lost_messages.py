@@ -77,7 +77,9 @@ class Writer:
         entry = Entry(input_id, 1, (InputSent(input_id, "text"),), by=Participant("user", "user-1"))
         await self._log.append_input(self._subjects, entry, input_id)
 
-    async def _append(self, event: TextMessageStart | TextMessageContent | MessageSegment, off: int | None = None) -> None:
+    async def _append(
+        self, event: TextMessageStart | TextMessageContent | MessageSegment, off: int | None = None
+    ) -> None:
         self._n += 1
         entry = Entry(f"{self._fence}-{self._n}", 1, (event,), lane="main", by=AGENT, off=off)
         await self._log.append(self._subjects, "main", self._fence, entry)
