@@ -153,7 +153,7 @@ class ClientConnection:
         finally:
             if self._expiry is not None:
                 self._expiry.cancel()
-            pass
+            self._outlet.end()
 
     def drain(self, retry_after_ms: int) -> None:
         """Sends the client elsewhere."""

@@ -368,6 +368,29 @@ async def test_whoever_asks_and_does_not_read_the_answers(world: World) -> None:
         assert {wire._replies[id_]["op"] for id_ in ids} == {"ok"}
 
 
+async def test_a_reader_that_takes_nothing_at_all(world: World) -> None:
+    """It is told that it is too slow, and when it does not take that either, its socket is closed all the same."""
+    gateway = await world.stack.gateway(slow_reader_s="1")
+    place = Place(world.session())
+    async with await Wire.open(gateway.url, world.stack.token()) as stuck:
+        stuck._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        await stuck.subscribe(place)
+        async with bare(gateway.url, world.stack.token()) as asker:
+            await asker.ask("input.send", session=place.session, inputId="large", content="say 9000000 bytes")
+        async with asyncio.timeout(20):
+            while any(
+                c.raddr and c.raddr.port == port(stuck) for c in psutil.Process(gateway.pid).net_connections("tcp")
+            ):
+                await asyncio.sleep(0.1)
+        metrics = (await get(f"{gateway.url}/metrics")).text
+        assert metric(metrics, "antiphon_gateway_closes_total", code="4102") == 1
+        assert metric(metrics, "antiphon_gateway_connections") == 0
+
+
+def port(wire: Wire) -> int:
+    return int(wire._writer.get_extra_info("sockname")[1])
+
+
 # --- leaving -------------------------------------------------------------------------------------------------------------
 
 
