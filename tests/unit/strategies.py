@@ -190,14 +190,14 @@ class SessionModel:
     def claim(self, worker: int) -> None:
         """A worker takes the lane from whoever has it, and goes on with the run that it finds."""
         owner = SessionOwner(LANE, "agent", f"w{worker}")
-        self.fence, self.n = self._store(Entry(f"own-{worker}", 1, (owner,), LANE, by=WORKER)), 0
+        self.fence, self.n = self._store(Entry(f"own-{len(self.log)}", 1, (owner,), LANE, by=WORKER)), 0
         if self.run is not None:
             self.attempt += 1
             self._write(*self._endings("worker_lost"), RunTakenOver(self.run, self.attempt, "continue"))
 
     def release(self) -> None:
         if self.fence and self.run is None:
-            released = Entry("own-none", 1, (SessionOwner(LANE, "none"),), LANE, by=WORKER)
+            released = Entry(f"own-{len(self.log)}", 1, (SessionOwner(LANE, "none"),), LANE, by=WORKER)
             self._store(released)
             self.fence = 0
 
