@@ -108,6 +108,8 @@ class Authenticator:
         """The identity that a token proves. Raises Refused (unauthorized) saying why, never echoing the token."""
         if len(token) > MAX_TOKEN_BYTES:
             raise _unauthorized("the token is too large")
+        if not token.isascii():
+            raise _unauthorized("the token is not a JWT")
         try:
             algorithm = jwt.get_unverified_header(token).get("alg")
         except jwt.InvalidTokenError:
@@ -145,8 +147,8 @@ def _unauthorized(message: str) -> Refused:
 
 def _identity(claims: Mapping[str, Any]) -> Identity:
     subject, name, sessions = claims["sub"], claims.get("name"), claims.get("sessions", {})
-    if not isinstance(subject, str) or not 1 <= len(subject) <= 128:
-        raise _unauthorized("the claim `sub` must be text of 1-128 characters")
+    if not isinstance(subject, str) or not 1 <= len(subject) <= 128 or not subject.isprintable():
+        raise _unauthorized("the claim `sub` must be text of 1-128 printable characters")
     if not isinstance(sessions, dict) or len(sessions) > MAX_PATTERNS:
         raise _unauthorized(f"the claim `sessions` must be an object with at most {MAX_PATTERNS} patterns")
     expires_at = int(claims["exp"])
@@ -182,6 +184,8 @@ def _secret_keys(settings: GatewaySettings) -> list[Key]:
         return []
     if len(secret.encode()) < MIN_SECRET_BYTES:
         raise ConfigError(f"the JWT secret must have at least {MIN_SECRET_BYTES} bytes")
+    if secret.startswith("-----BEGIN "):
+        raise ConfigError("the JWT secret is a PEM key: name it in ANTIPHON_JWT_PUBLIC_KEYS instead")
     return [Key("HS256", secret.encode())]
 
 

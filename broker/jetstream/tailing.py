@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("antiphon.tail")
 
 MAX_READY = 8192
-"""Entries that wait for `next`; beyond that live messages are dropped, and read from the log later."""
+"""Entries that wait for `next`; beyond that no more are delivered until they have been taken, then from the log."""
 _STALE_WAIT_S = 0.02
 _AWAY_WAIT_MIN_S, _AWAY_WAIT_MAX_S = 0.05, 2.0
 
@@ -42,7 +42,6 @@ class JetStreamTail:
         self._ready: list[Delivery] = []
         self._wake = asyncio.Event()
         self._sub: Subscription | None = None
-        self._dropped = False
         self._was_live = False
         self._recheck: asyncio.TimerHandle | None = None
         self.seen = after
@@ -60,7 +59,7 @@ class JetStreamTail:
 
     @property
     def caught_up(self) -> bool:
-        return self._tail.live and not self._dropped and not self._ready
+        return self._tail.live and not self._ready
 
     @property
     def gaps(self) -> int:
@@ -83,9 +82,6 @@ class JetStreamTail:
         while True:
             if self._ready:
                 return self._take()
-            if self._tail.live and self._dropped:
-                self._dropped = False
-                self._tail.disturbed()
             if self._tail.live and not self._was_live:
                 self._was_live = True
                 return []
@@ -137,8 +133,9 @@ class JetStreamTail:
 
     async def _on_message(self, msg: Msg) -> None:
         if len(self._ready) >= MAX_READY:
-            self._dropped = True
-            return
+            # At once, while the loss is among what a disturbance is checked against; the tail itself keeps what follows
+            # within its own bound.
+            self._tail.disturbed()
         live = _live_entry(msg)
         if live is not None:
             self._emit(self._tail.on_live(live))

@@ -173,11 +173,11 @@ export class Fold {
         return this.#add(entry, { id: toolCallId, role: 'tool_call', name: event.toolCallName });
       case 'TOOL_CALL_RESULT':
         return this.#add(entry, { id: messageId, role: 'tool', toolCallId,
-          text: String(event.content), status: 'done', reason: 'complete' });
+          text: typeof event.content === 'string' ? event.content : '', status: 'done', reason: 'complete' });
       case 'TEXT_MESSAGE_CONTENT':
       case 'REASONING_MESSAGE_CONTENT':
       case 'TOOL_CALL_ARGS':
-        return this.#put(messageId ?? toolCallId, entry.off ?? 0, event.delta);
+        return entry.off === undefined ? undefined : this.#put(messageId ?? toolCallId, entry.off, event.delta);
       case 'message.segment':
         return this.#segment(event);
       case 'TEXT_MESSAGE_END':
