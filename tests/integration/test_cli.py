@@ -23,7 +23,8 @@ import pytest
 import pytest_asyncio
 
 from antiphon.cli import main
-from tests.support.bare import until_status
+from antiphon.place import make_token
+from tests.support.bare import bare, until_status
 from tests.support.dev import COMMAND, END_WAIT_S, Dev, Ran, dev, environment, run
 from tests.support.nats import NatsNode
 
@@ -126,18 +127,21 @@ async def test_a_chat_without_a_terminal(running: Dev) -> None:
     assert told.out.splitlines() == ["ada: hello", "echo: hello", "ada: stream 3 tokens", "echo: t0 t1 t2 "]
 
 
-async def test_the_data_directory_may_be_named_in_the_environment(running: Dev, tmp_path: Path) -> None:
-    sent = await run("send", "env", "hi", "--wait", data=str(running.data), cwd=tmp_path)
-    assert (sent.code, sent.out) == (0, "hi\n")
-    here = tmp_path / ".antiphon"
-    here.symlink_to(running.data)
-    sent = await run("send", "env", "hi", "--wait", cwd=tmp_path)
-    assert (sent.code, sent.out) == (0, "hi\n")
+async def test_the_data_directory_is_named_in_the_environment_or_is_here(running: Dev, tmp_path: Path) -> None:
+    (tmp_path / ".antiphon").symlink_to(running.data)
+    for env in ({"data": str(running.data)}, {}):
+        made = await run("token", "user-1", cwd=tmp_path, **env)
+        assert made.code == 0
+        assert jwt.decode(made.out.strip(), secret(running), algorithms=["HS256"])["sub"] == "user-1"
+
+
+def secret(running: Dev) -> str:
+    return (running.data / "secret").read_text().strip()
 
 
 async def test_elsewhere_with_url_and_token(running: Dev, tmp_path: Path) -> None:
     token = await running.run("token", "user-9", "--name", "A user", "--sessions", "a-*", "--rights", "read, send")
-    claims = jwt.decode(token.out.strip(), (running.data / "secret").read_text().strip(), algorithms=["HS256"])
+    claims = jwt.decode(token.out.strip(), secret(running), algorithms=["HS256"])
     assert (claims["sub"], claims["name"], claims["sessions"]) == ("user-9", "A user", {"a-*": ["read", "send"]})
     assert claims["exp"] > time.time() + 86_000
     away = {"cwd": tmp_path, "url": running.url, "token": token.out.strip()}
@@ -191,8 +195,11 @@ async def test_agents_that_cannot_be_had(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     cases = [
         (("dev", "--agent", "nobody"), "'nobody' is neither built in (echo, local) nor of the form module:object"),
-        (("dev", "--agent", "raises:agent"), "importing raises failed: RuntimeError: no key"),
-        (("worker", "missing:agent"), "importing missing failed: ModuleNotFoundError: No module named 'missing'"),
+        (("worker", "raises:agent"), "importing raises failed: RuntimeError: no key"),
+        (
+            ("dev", "--agent", "missing:agent"),
+            "importing missing failed: ModuleNotFoundError: No module named 'missing'",
+        ),
         (("worker", "broken:agent"), "importing broken failed: SyntaxError"),
         (("worker", "wrong:other"), "the module wrong has no 'other'"),
         (("worker", "wrong:agent"), "neither an Agent nor an async function"),
@@ -317,9 +324,13 @@ async def test_a_dev_that_is_killed_and_started_again_goes_on(tmp_path: Path) ->
     """At once, in the middle of a run; a second one on the same data is refused."""
     lease = ("--lease-s", "2")
     async with dev(tmp_path / "data", *lease) as killed:
-        assert (await killed.run("send", "demo", "stream 300 tokens at 100/s")).code == 0
-        children = killed.children()
-        await killed.end(signal.SIGKILL)
+        async with bare(killed.url, make_token(secret(killed), "tester", None, {"*": ["admin"]})) as client:
+            await client.ask("subscribe", session="demo")
+            await client.ask("input.send", session="demo", inputId="a", content="stream 300 tokens at 100/s")
+            while "TEXT_MESSAGE_CONTENT" not in str(await client.frame()):
+                pass
+            children = killed.children()
+            await killed.end(signal.SIGKILL)
     async with dev(tmp_path / "data", *lease) as started:
         await gone(*children.values())
         second = await run("dev", "--data", str(started.data), "--port", "0")

@@ -132,9 +132,11 @@ async def test_a_restart_of_the_server_is_survived(nats_server: NatsNode) -> Non
             await connection.publish("s.a", b"1")
         await nats_server.start()
         await eventually(lambda: connection.publish("s.a", b"2"))
-        assert disturbed == [None], "those who follow the log are told that they may have missed something"
         await connection.send("live.x", b"again")
-        await connection.flush()
+        async with asyncio.timeout(WAIT_S):
+            while not (disturbed and received):
+                await asyncio.sleep(0.01)
+        assert disturbed == [None], "those who follow the log are told that they may have missed something"
         assert received == [b"again"], "subscriptions are restored"
         forget()
         assert at_rest(connection)

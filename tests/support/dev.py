@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -54,8 +55,11 @@ class Dev:
 
     def children(self) -> dict[str, psutil.Process]:
         """By what they are: `nats` and `worker`."""
-        found = psutil.Process(self.process.pid).children(recursive=True)
-        return {"nats" if "nats.conf" in " ".join(child.cmdline()) else "worker": child for child in found}
+        found: dict[str, psutil.Process] = {}
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # a zombie, too
+                found["nats" if "nats.conf" in " ".join(child.cmdline()) else "worker"] = child
+        return found
 
     async def run(self, *args: str, text: str = "") -> Ran:
         """Runs a command beside it."""
