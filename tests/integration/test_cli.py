@@ -323,14 +323,16 @@ async def test_a_dev_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> Non
 async def test_a_dev_that_is_killed_and_started_again_goes_on(tmp_path: Path) -> None:
     """At once, in the middle of a run; a second one on the same data is refused."""
     lease = ("--lease-s", "2")
-    async with dev(tmp_path / "data", *lease) as killed:
-        async with bare(killed.url, make_token(secret(killed), "tester", None, {"*": ["admin"]})) as client:
-            await client.ask("subscribe", session="demo")
-            await client.ask("input.send", session="demo", inputId="a", content="stream 300 tokens at 100/s")
-            while "TEXT_MESSAGE_CONTENT" not in str(await client.frame()):
-                pass
-            children = killed.children()
-            await killed.end(signal.SIGKILL)
+    async with (
+        dev(tmp_path / "data", *lease) as killed,
+        bare(killed.url, make_token(secret(killed), "tester", None, {"*": ["admin"]})) as client,
+    ):
+        await client.ask("subscribe", session="demo")
+        await client.ask("input.send", session="demo", inputId="a", content="stream 300 tokens at 100/s")
+        while "TEXT_MESSAGE_CONTENT" not in str(await client.frame()):
+            pass
+        children = killed.children()
+        await killed.end(signal.SIGKILL)
     async with dev(tmp_path / "data", *lease) as started:
         await gone(*children.values())
         second = await run("dev", "--data", str(started.data), "--port", "0")
