@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from broker.session import QueuedInput, Run, SessionState
+from broker.state import QueuedInput, Run, SessionState
 from broker.subjects import MAIN_LANE
 
 

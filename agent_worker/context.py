@@ -24,7 +24,7 @@ from broker.events import (
     ToolCallResult,
     ToolCallStart,
 )
-from broker.session import Cancel, QueuedInput
+from broker.state import Cancel, QueuedInput
 from broker.transcript import Message
 
 OnTakeover = Literal["continue", "restart", "fail"]

@@ -20,7 +20,7 @@ from broker.events import Participant
 from broker.interfaces import Job, JobQueue, Of, SessionLog
 from broker.lease import Settled, has_work, judge_job
 from broker.loading import Loaded, load
-from broker.session import SessionState
+from broker.state import SessionState
 from broker.subjects import place_of
 from broker.tail import Rewound
 

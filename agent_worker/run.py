@@ -29,7 +29,7 @@ from broker.events import (
 from broker.interfaces import SessionLog
 from broker.lease import parse_write_id
 from broker.loading import Loaded, read_messages
-from broker.session import OpenStream, QueuedInput, Run
+from broker.state import OpenStream, QueuedInput, Run
 from broker.subjects import SessionSubjects, place_of, run_id_of
 from broker.transcript import Message
 
@@ -229,7 +229,7 @@ def _input_of(loaded: Loaded, run: Run) -> QueuedInput | None:
     message = loaded.transcript.message(f"msg_{run.input_id}")
     if message is None:
         return None
-    return QueuedInput(run.input_id, message.seq, 0, message.by, message.text, None)
+    return QueuedInput(run.input_id, message.seq, 0, message.by, message.text)
 
 
 async def _partial_events(execution: RunExecution, run: Run, reason: str) -> list[Event]:

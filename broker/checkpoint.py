@@ -1,7 +1,7 @@
 """Checkpoints: where a reader may start instead of the log's beginning, and the index of older pages.
 
-A checkpoint stands at a quiet place of the log (nothing runs, nothing waits), so it holds little: fences, which
-inputIds were ever seen, how the latest inputs and runs ended. It is an aid: without it, or with one that cannot be
+A checkpoint stands at a quiet place of the log (nothing runs, nothing waits), so it holds little: the session's config,
+fences, decisions for always, which inputIds were ever seen, how the latest inputs and runs ended. It is an aid: without it, or with one that cannot be
 read, the log from its beginning gives the same state.
 """
 
@@ -15,9 +15,11 @@ from typing import Any
 import orjson
 
 from broker.codec import participant_from_wire, participant_to_wire
-from broker.session import InputFate, Lane, Seen, SessionState
+from broker.events import Participant
+from broker.session_config import SessionConfig, config_to_wire, merged
+from broker.state import Ended, InputFate, Lane, Remembered, Seen, SessionState
 
-VERSION = 1
+VERSION = 2
 PAGE_MESSAGES = 50
 """Messages between two pages of the index, at least."""
 KEEP_MESSAGES = 30
@@ -83,7 +85,8 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
             "lanes": {name: _lane_to_wire(lane) for name, lane in state.lanes.items()},
             "seen": base64.b64encode(seen).decode(),
             "fates": [_fate_to_wire(fate) for fate in state.fates],
-            "endedRuns": [list(pair) for pair in state.ended_runs],
+            "ended": [[e.id, e.status, e.code] for e in state.ended],
+            "session": _session_to_wire(state),
             "pages": [[page.seq, page.messages, dict(page.fences)] for page in checkpoint.pages],
         }
     )
@@ -111,24 +114,69 @@ def _checkpoint_from_wire(wire: dict[str, Any]) -> Checkpoint:
         lanes={name: _lane_from_wire(lane) for name, lane in wire["lanes"].items()},
         seen=Seen(hashes),
         fates=tuple(_fate_from_wire(fate) for fate in wire["fates"]),
-        ended_runs=tuple((str(run), str(status)) for run, status in wire["endedRuns"]),
+        ended=tuple(Ended(id_, status, code) for id_, status, code in wire["ended"]),
+        **_session_from_wire(wire["session"]),
     )
     return Checkpoint(state, tuple(Page(int(s), int(m), dict(f)) for s, m, f in wire["pages"]))
 
 
 def _lane_to_wire(lane: Lane) -> dict[str, Any]:
     owner = None if lane.owner is None else participant_to_wire(lane.owner)
-    return {"fence": lane.fence, "owner": owner, "n": lane.last_n}
+    return {"fence": lane.fence, "owner": owner, "n": lane.last_n, "can": list(lane.can)}
 
 
 def _lane_from_wire(wire: dict[str, Any]) -> Lane:
-    return Lane(fence=int(wire["fence"]), owner=participant_from_wire(wire["owner"]), last_n=int(wire["n"]))
+    return Lane(
+        fence=int(wire["fence"]),
+        owner=participant_from_wire(wire["owner"]),
+        last_n=int(wire["n"]),
+        can=tuple(wire["can"]),
+    )
+
+
+def _session_to_wire(state: SessionState) -> dict[str, Any]:
+    return {
+        "title": state.title,
+        "metadata": dict(state.metadata),
+        "config": config_to_wire(state.config),
+        "createdBy": _by_to_wire(state.created_by),
+        "createdSeq": state.created_seq,
+        "closed": state.closed,
+        "remembered": {key: [r.option, _by_to_wire(r.by), r.seq] for key, r in state.remembered.items()},
+    }
+
+
+def _session_from_wire(wire: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a SessionState."""
+    remembered = {
+        key: (option, participant_from_wire(by), seq) for key, (option, by, seq) in wire["remembered"].items()
+    }
+    return {
+        "title": wire["title"],
+        "metadata": wire["metadata"],
+        "config": merged(SessionConfig(), wire["config"]),
+        "created_by": participant_from_wire(wire["createdBy"]),
+        "created_seq": int(wire["createdSeq"]),
+        "closed": bool(wire["closed"]),
+        "remembered": {key: Remembered(o, by, seq) for key, (o, by, seq) in remembered.items() if by is not None},
+    }
+
+
+def _by_to_wire(by: Participant | None) -> dict[str, Any] | None:
+    return None if by is None else participant_to_wire(by)
 
 
 def _fate_to_wire(fate: InputFate) -> dict[str, Any]:
-    by = None if fate.by is None else participant_to_wire(fate.by)
-    return {"inputId": fate.input_id, "seq": fate.seq, "status": fate.status, "code": fate.code, "by": by}
+    return {
+        "inputId": fate.input_id,
+        "seq": fate.seq,
+        "status": fate.status,
+        "code": fate.code,
+        "by": _by_to_wire(fate.by),
+        "run": fate.run,
+    }
 
 
 def _fate_from_wire(wire: dict[str, Any]) -> InputFate:
-    return InputFate(wire["inputId"], wire["seq"], wire["status"], wire["code"], participant_from_wire(wire["by"]))
+    by = participant_from_wire(wire["by"])
+    return InputFate(wire["inputId"], wire["seq"], wire["status"], wire["code"], by, wire["run"])

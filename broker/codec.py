@@ -15,19 +15,43 @@ import orjson
 
 from broker.errors import CodecError
 from broker.events import (
+    ApprovalResponded,
+    ApprovalRevoked,
     Delta,
     Entry,
     Event,
+    HandoffReturned,
     InputCancelRequested,
     InputSent,
     OtherEvent,
     Participant,
     RunCancelRequested,
+    SessionClosed,
+    SessionCreated,
     SessionOwner,
+    SessionReopened,
+    SessionUpdated,
+    ToolClaimed,
+    ToolReleased,
+    ToolResolved,
 )
 from broker.subjects import Kind, Place
 
-_PARTICIPANT_EVENTS = (InputSent, InputCancelRequested, RunCancelRequested)
+_PARTICIPANT_EVENTS = (
+    InputSent,
+    InputCancelRequested,
+    RunCancelRequested,
+    ToolClaimed,
+    ToolReleased,
+    ToolResolved,
+    ApprovalResponded,
+    ApprovalRevoked,
+    HandoffReturned,
+    SessionCreated,
+    SessionUpdated,
+    SessionClosed,
+    SessionReopened,
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,12 +71,20 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+
+
 _ACCEPTS: dict[str, Callable[[Any], bool]] = {
     "str": lambda v: isinstance(v, str),
     "str | None": lambda v: v is None or isinstance(v, str),
     "int": _is_int,
+    "int | None": lambda v: v is None or _is_int(v),
     "bool": lambda v: isinstance(v, bool),
     "Any": lambda _: True,
+    "Mapping[str, Any]": lambda v: isinstance(v, dict),
+    "Sequence[str]": _is_texts,
+    "Sequence[str] | None": lambda v: v is None or _is_texts(v),
     "Mapping[str, Any] | None": lambda v: v is None or isinstance(v, dict),
 }
 
@@ -124,10 +156,12 @@ def entry_to_wire(entry: Entry) -> dict[str, Any]:
     return wire
 
 
-def participant_to_wire(by: Participant) -> dict[str, str]:
-    wire = {"kind": by.kind, "id": by.id}
+def participant_to_wire(by: Participant) -> dict[str, Any]:
+    wire: dict[str, Any] = {"kind": by.kind, "id": by.id}
     if by.name is not None:
         wire["name"] = by.name
+    if by.roles:
+        wire["roles"] = list(by.roles)
     return wire
 
 
@@ -135,8 +169,10 @@ def participant_from_wire(wire: Any) -> Participant | None:
     """None for anything that is not a participant."""
     match wire:
         case {"kind": str(kind), "id": str(id_)}:
-            name = wire.get("name")
-            return Participant(kind, id_, name if isinstance(name, str) else None)
+            name, roles = wire.get("name"), wire.get("roles")
+            return Participant(
+                kind, id_, name if isinstance(name, str) else None, tuple(roles) if _is_texts(roles) else ()
+            )
         case _:
             return None
 

@@ -9,13 +9,13 @@ Field names are snake_case here and camelCase on the wire; `broker.codec` owns t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 AGUI_PROTOCOL_VERSION = "1.0"
 
-EndReason = Literal["complete", "cancelled", "worker_lost", "error"]
+EndReason = Literal["complete", "cancelled", "worker_lost", "error", "handed_over"]
 Extra = Mapping[str, Any]
 
 
@@ -25,11 +25,12 @@ def _extra() -> Extra:
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """Who wrote an entry: a user, an agent, or the system itself."""
+    """Who wrote an entry: a user, an agent, or the system itself. `roles` are those of a user's token."""
 
     kind: str
     id: str
     name: str | None = None
+    roles: tuple[str, ...] = ()
 
 
 # --- what participants send ------------------------------------------------------------------------------------
@@ -37,7 +38,10 @@ class Participant:
 
 @dataclass(frozen=True, slots=True)
 class InputSent:
-    """A participant's message, for the agent; `input_id` is the client's and counts once in the session's life."""
+    """A participant's message, for the agent; `input_id` is the client's and counts once in the session's life.
+
+    `mode` says what becomes of it while a run is active (`broker.state.OnBusy`); None: what the session says.
+    """
 
     TYPE: ClassVar[str] = "input.sent"
     input_id: str
@@ -57,11 +61,114 @@ class InputCancelRequested:
 
 @dataclass(frozen=True, slots=True)
 class RunCancelRequested:
-    """Somebody stops the run, which may not have started yet."""
+    """Somebody stops the run, which may not have started yet. `mode` is "immediate" or "after_step"."""
 
     TYPE: ClassVar[str] = "run.cancel.requested"
     run_id: str
     mode: str = "immediate"
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolClaimed:
+    """A client wants to execute the call, until `expires_at` (ms since 1970). Again with the same id: for longer."""
+
+    TYPE: ClassVar[str] = "tool.claimed"
+    tool_call_id: str
+    claim_id: str
+    expires_at: int
+    device: str | None = None
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolReleased:
+    """The claimant has not executed the call and will not; somebody else may."""
+
+    TYPE: ClassVar[str] = "tool.released"
+    tool_call_id: str
+    claim_id: str
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResolved:
+    """What came of the call, from its claimant: `result`, or `error` if the tool failed."""
+
+    TYPE: ClassVar[str] = "tool.resolved"
+    tool_call_id: str
+    claim_id: str
+    result: Any = None
+    error: str | None = None
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalResponded:
+    """Somebody decides: `option` is one of the request's; `payload` are edited arguments, or a question's answer."""
+
+    TYPE: ClassVar[str] = "approval.responded"
+    approval_id: str
+    option: str
+    payload: Any = None
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRevoked:
+    """What was allowed or rejected for always under `key` is asked again from here on."""
+
+    TYPE: ClassVar[str] = "approval.revoked"
+    key: str
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class HandoffReturned:
+    """The human who owns the lane gives it back. With a `note`, the agent goes on with it as input `input_id`."""
+
+    TYPE: ClassVar[str] = "handoff.returned"
+    lane: str
+    input_id: str
+    note: str = ""
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCreated:
+    """The session's title, metadata and config, as its creator wants them. The first one in a session counts."""
+
+    TYPE: ClassVar[str] = "session.created"
+    title: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    config: Mapping[str, Any] | None = None
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionUpdated:
+    """A new title, metadata (replaced whole) or config (merged field by field); what is absent stays."""
+
+    TYPE: ClassVar[str] = "session.updated"
+    title: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    config: Mapping[str, Any] | None = None
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """No input is taken any more, until the session is opened again."""
+
+    TYPE: ClassVar[str] = "session.closed"
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReopened:
+    """Inputs are taken again."""
+
+    TYPE: ClassVar[str] = "session.reopened"
     extra: Extra = field(default_factory=_extra)
 
 
@@ -70,12 +177,17 @@ class RunCancelRequested:
 
 @dataclass(frozen=True, slots=True)
 class SessionOwner:
-    """Who writes in the lane from this entry on; its sequence is the fence. `kind` is "none" for a release."""
+    """Who writes in the lane from this entry on; its sequence is the fence.
+
+    `kind` is "agent", "user" (a human has taken the lane) or "none" (a release). `can` says what the agent takes:
+    "inject" for inputs in the middle of a run.
+    """
 
     TYPE: ClassVar[str] = "session.owner"
     lane: str
     kind: str
     id: str = ""
+    can: Sequence[str] | None = None
     extra: Extra = field(default_factory=_extra)
 
 
@@ -142,6 +254,135 @@ class RunError:
     TYPE: ClassVar[str] = "RUN_ERROR"
     message: str
     code: str | None = None
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequested:
+    """The lane's run asks another agent: `content` is queued as input `input_id` of `child_lane`.
+
+    Its run is a child of `parent_run_id` and is cancelled with it, unless it is `detached`. `pool` is whose workers
+    take it, `agent` who is asked.
+    """
+
+    TYPE: ClassVar[str] = "run.requested"
+    input_id: str
+    parent_run_id: str
+    child_lane: str
+    agent: str
+    pool: str
+    content: str
+    detached: bool = False
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRequested:
+    """The run waits for a tool. Times are ms since 1970.
+
+    `executor` is "client" or "agent" (a tool of the agent's own). Of clients, `participant` (and `device`) may claim the
+    call, and after `any_after` everybody who has the tool; with neither of them, everybody at once. A call that is not
+    `idempotent` is offered once. `result_schema` is what the result is checked against.
+    """
+
+    TYPE: ClassVar[str] = "tool.requested"
+    tool_call_id: str
+    name: str
+    args: Mapping[str, Any]
+    executor: str
+    idempotent: bool = False
+    participant: str | None = None
+    device: str | None = None
+    any_after: int | None = None
+    deadline: int | None = None
+    result_schema: Mapping[str, Any] | None = None
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFailed:
+    """The call ends without a result (`broker.errors.ToolErrorCode`)."""
+
+    TYPE: ClassVar[str] = "tool.failed"
+    tool_call_id: str
+    code: str
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolLapsed:
+    """A claim has run out, of a call that may be executed again: it is offered once more."""
+
+    TYPE: ClassVar[str] = "tool.lapsed"
+    tool_call_id: str
+    claim_id: str
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRequested:
+    """The run waits for a decision (`kind` "approval") or an answer ("question"), until `expires_at` (ms since 1970).
+
+    `options` are those that may be chosen, `default` the one that counts at expiry. With `roles`, only who has one of
+    them may decide; `quorum` of them must allow, and one suffices to reject. `key` names what "always" options are
+    remembered for. `response_schema` is what the payload is checked against.
+    """
+
+    TYPE: ClassVar[str] = "approval.requested"
+    approval_id: str
+    kind: str
+    message: str
+    options: Sequence[str]
+    default: str
+    expires_at: int | None = None
+    tool_call_id: str | None = None
+    key: str | None = None
+    roles: Sequence[str] | None = None
+    quorum: int = 1
+    response_schema: Mapping[str, Any] | None = None
+    details: Mapping[str, Any] | None = None
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalResolved:
+    """The lane's owner ends an approval that nobody decided: `status` is "expired" or "cancelled"."""
+
+    TYPE: ClassVar[str] = "approval.resolved"
+    approval_id: str
+    status: str
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class HandoffRequested:
+    """The agent wants somebody with role `to` to take the lane, until `expires_at` (ms since 1970)."""
+
+    TYPE: ClassVar[str] = "handoff.requested"
+    handoff_id: str
+    to: str
+    reason: str
+    summary: str = ""
+    expires_at: int | None = None
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class HandoffExpired:
+    """Nobody took the lane in time; the agent goes on."""
+
+    TYPE: ClassVar[str] = "handoff.expired"
+    handoff_id: str
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStateChanged:
+    """The lane's run is held ("paused") or goes on ("running"); `reason` says why."""
+
+    TYPE: ClassVar[str] = "session.state"
+    state: str
+    reason: str | None = None
     extra: Extra = field(default_factory=_extra)
 
 
@@ -269,6 +510,16 @@ Event = (
     InputSent
     | InputCancelRequested
     | RunCancelRequested
+    | ToolClaimed
+    | ToolReleased
+    | ToolResolved
+    | ApprovalResponded
+    | ApprovalRevoked
+    | HandoffReturned
+    | SessionCreated
+    | SessionUpdated
+    | SessionClosed
+    | SessionReopened
     | SessionOwner
     | InputApplied
     | InputFailed
@@ -276,6 +527,15 @@ Event = (
     | RunTakenOver
     | RunFinished
     | RunError
+    | RunRequested
+    | ToolRequested
+    | ToolFailed
+    | ToolLapsed
+    | ApprovalRequested
+    | ApprovalResolved
+    | HandoffRequested
+    | HandoffExpired
+    | SessionStateChanged
     | StepStarted
     | StepFinished
     | TextMessageStart

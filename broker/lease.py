@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from broker.subjects import MAIN_LANE
 
 if TYPE_CHECKING:
-    from broker.session import SessionState
+    from broker.state import SessionState
 
 _WRITE_ID = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 
@@ -58,5 +58,20 @@ def judge_job(state: SessionState, lane: str) -> Claim | Settled:
 
 
 def has_work(state: SessionState, lane: str) -> bool:
-    """Whether a run of the lane has not ended, or an input waits for it."""
-    return state.lane(lane).run is not None or (lane == MAIN_LANE and bool(state.inputs))
+    """Whether a run of the lane has not ended, or an input waits for it, and no human has the lane."""
+    held = state.lane(lane)
+    return held.human is None and (held.run is not None or any(i.lane == lane for i in state.inputs))
+
+
+def lanes_with_work(state: SessionState) -> list[str]:
+    """The lanes that a worker should be at."""
+    names = {MAIN_LANE: None} | dict.fromkeys(state.lanes) | dict.fromkeys(i.lane for i in state.inputs)
+    return [name for name in names if has_work(state, name)]
+
+
+def pool_of(state: SessionState, lane: str) -> str | None:
+    """The pool whose workers serve a lane; None: the default one."""
+    if lane == MAIN_LANE:
+        return state.config.pool
+    run = state.lane_run(lane)
+    return run.pool if run is not None else next((i.pool for i in state.inputs if i.lane == lane), None)

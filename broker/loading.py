@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from broker.checkpoint import START, Checkpoint, Page, decode_checkpoint, page_at, state_at
 from broker.codec import decode_at
 from broker.interfaces import Of, SessionLog
-from broker.session import SessionState, fold
+from broker.session import fold
+from broker.state import SessionState
 from broker.subjects import SessionSubjects, place_of
 from broker.tail import StoredEntry
 from broker.transcript import Message, Transcript

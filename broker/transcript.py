@@ -14,11 +14,13 @@ from broker.events import (
     Entry,
     Event,
     InputApplied,
+    InputSent,
     MessageSegment,
     Participant,
     ReasoningMessageContent,
     ReasoningMessageEnd,
     ReasoningMessageStart,
+    SessionOwner,
     TextMessageContent,
     TextMessageEnd,
     TextMessageStart,
@@ -27,14 +29,22 @@ from broker.events import (
     ToolCallResult,
     ToolCallStart,
 )
-from broker.session import SessionState, counts, fold
+from broker.session import counts, fold
+from broker.state import QueuedInput, SessionState
+from broker.subjects import MAIN_LANE
+
+
+def message_id_of(input_id: str) -> str:
+    """The id of the message that an input becomes."""
+    return f"msg_{input_id}"
 
 
 @dataclass(slots=True)
 class Message:
     """One message. `seq` is the entry that added it, `end_seq` the one that ended it (0 while it streams).
 
-    `reason` says how its text ended: complete, cancelled, worker_lost or error.
+    `reason` says how its text ended: complete, cancelled, worker_lost, error or handed_over. `rolled_back`: its run was
+    undone by somebody's input; it is no part of the conversation any more.
     """
 
     id: str
@@ -48,6 +58,7 @@ class Message:
     name: str | None = None
     tool_call_id: str | None = None
     end_seq: int = 0
+    rolled_back: bool = False
     _parts: list[str] = field(default_factory=list)
     _length: int = 0
 
@@ -85,6 +96,8 @@ class Message:
             view["name"] = self.name
         if self.tool_call_id is not None:
             view["toolCallId"] = self.tool_call_id
+        if self.rolled_back:
+            view["rolledBack"] = True
         return view
 
 
@@ -110,7 +123,9 @@ class Transcript:
             return
         for event in entry.events:
             self._apply_record(seq, entry, event, before)
-        self._end_left_open(seq, entry)
+        if entry.lane is not None:
+            self._end_left_open(seq, entry)
+            self._roll_back(entry.lane, before)
 
     def _repeats(self, before: SessionState, entry: Entry) -> bool:
         """A lane's write that was there before (after an unknown outcome) left its lane as it was."""
@@ -134,10 +149,15 @@ class Transcript:
 
     def _apply_record(self, seq: int, entry: Entry, event: Event, before: SessionState) -> None:
         if entry.lane is None:
+            if isinstance(event, InputSent):
+                self._add_spoken(seq, entry, event, before)
             return
         match event:
+            case SessionOwner(kind="user"):
+                for queued in before.queue(event.lane):
+                    self._say(seq, queued, event.lane)
             case InputApplied():
-                self._add_user(seq, entry, event, before)
+                self._add_applied(seq, entry, event, before)
             case TextMessageStart():
                 self._add(Message(event.message_id, event.role, seq), entry)
             case ReasoningMessageStart():
@@ -161,14 +181,35 @@ class Transcript:
         self._by_id[message.id] = self._open[message.id] = message
         return message
 
-    def _add_user(self, seq: int, entry: Entry, event: InputApplied, before: SessionState) -> None:
+    def _add_applied(self, seq: int, entry: Entry, event: InputApplied, before: SessionState) -> None:
         queued = before.queued(event.input_id)
-        if queued is None:
+        if queued is None or event.message_id in self._by_id:
             return
         message = self._add(Message(event.message_id, "user", seq), entry)
         message.by = queued.by
         message.put(0, queued.content)
         self._end(message.id, seq)
+
+    def _add_spoken(self, seq: int, entry: Entry, event: InputSent, before: SessionState) -> None:
+        """An input to a lane that a human has is a message at once, if it was taken."""
+        if before.lane(MAIN_LANE).human is None or event.input_id in before.seen:
+            return
+        fate = self.state.fate(event.input_id)
+        if fate is not None and fate.status == "applied" and fate.seq == seq:
+            self._say(seq, QueuedInput(event.input_id, seq, entry.ts, entry.by, event.content), MAIN_LANE)
+
+    def _say(self, seq: int, queued: QueuedInput, lane: str) -> None:
+        """What the human who has the lane says stands where the agent's words would."""
+        human = self.state.lane(lane).human
+        is_owner = human is not None and queued.by is not None and queued.by.id == human.id
+        message = Message(message_id_of(queued.input_id), "assistant" if is_owner else "user", seq)
+        if message.id in self._by_id:
+            return
+        message.lane, message.by = lane, queued.by
+        message.put(0, queued.content)
+        self.messages.append(message)
+        self._by_id[message.id] = message
+        message.end(seq)
 
     def _add_result(self, seq: int, entry: Entry, event: ToolCallResult) -> None:
         message = self._add(Message(event.message_id, "tool", seq, tool_call_id=event.tool_call_id), entry)
@@ -195,3 +236,12 @@ class Transcript:
         streams = self.state.lane(entry.lane or "").streams
         for id_ in [id_ for id_, message in self._open.items() if message.lane == entry.lane and id_ not in streams]:
             self._end(id_, seq)
+
+    def _roll_back(self, lane: str, before: SessionState) -> None:
+        """A run that was rolled back leaves the conversation when it ends."""
+        run = before.lane_run(lane)
+        if run is None or run.run_id in self.state.runs or run.cancel is None or run.cancel.reason != "rollback":
+            return
+        for message in self.messages:
+            if message.run == run.run_id:
+                message.rolled_back = True

@@ -13,7 +13,8 @@ from broker.errors import ErrorCode, Refused
 from broker.events import Entry, Event, InputCancelRequested, InputSent, Participant, RunCancelRequested
 from broker.interfaces import JobQueue, SessionLog, Stored
 from broker.loading import read_messages
-from broker.session import MAX_QUEUE, SessionState
+from broker.session_config import MAX_QUEUE
+from broker.state import SessionState
 from broker.subjects import MAIN_LANE, run_id_of
 from broker.transcript import Message
 from gateway.auth import Identity, Right
@@ -162,7 +163,8 @@ def _run_status(state: SessionState, run_id: str) -> str:
     if state.queued(input_id) is not None:
         return "queued"
     fate = state.fate(input_id)
-    if state.run_end(run_id) == "cancelled" or (fate is not None and fate.status == "cancelled"):
+    end = state.end_of(run_id)
+    if (end is not None and end.status == "cancelled") or (fate is not None and fate.status == "cancelled"):
         return "cancelled"
     return "ended" if input_id in state.seen else "unknown"
 

@@ -19,7 +19,8 @@ from broker.errors import Unavailable
 from broker.interfaces import JobQueue, LiveTail, SessionLog
 from broker.lease import has_work
 from broker.loading import load_state
-from broker.session import SessionState, fold
+from broker.session import fold
+from broker.state import SessionState
 from broker.subjects import MAIN_LANE, Kind, SessionSubjects, place_of
 from broker.tail import Rewound, StoredEntry
 from gateway.config import GatewaySettings

@@ -10,9 +10,9 @@ from typing import Protocol, TypeVar
 from broker.codec import decode_at
 from broker.errors import Unavailable
 from broker.interfaces import Of, SessionLog
-from broker.session import public_view
 from broker.subjects import Kind, place_of
 from broker.tail import StoredEntry
+from broker.view import public_view
 from gateway import protocol
 from gateway.feed import Feed
 from gateway.metrics import GatewayMetrics

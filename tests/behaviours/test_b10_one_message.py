@@ -12,7 +12,7 @@ import pytest
 from broker.checkpoint import decode_checkpoint
 from broker.events import Entry, InputSent, Participant
 from broker.jetstream.log import JetStreamLog
-from broker.session import FATES_KEPT
+from broker.state import FATES_KEPT
 from broker.subjects import SessionSubjects
 from tests.behaviours.conftest import Figure
 from tests.support.nats import NatsNode

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from broker.codec import encode, entry_from_wire, frame
-from broker.session import SessionState, fold, public_view
+from broker.session import fold
+from broker.state import SessionState
 from broker.transcript import Transcript
+from broker.view import public_view
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.json"))
 

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from antiphon_client import Entry as ClientEntry
 from antiphon_client import Fold, State
 from broker.codec import encode
-from broker.session import SessionState, public_view
+from broker.state import SessionState
 from broker.transcript import Transcript
+from broker.view import public_view
 from gateway.replay import ReplayEntry, frames
 from tests.unit.strategies import Log, SessionModel, haunted_sessions, sessions, speeches
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from antiphon_client import CaughtUp, Client, Session
 from broker.loading import load, read_messages
-from broker.session import public_view
+from broker.view import public_view
 from tests.support.bare import Bare, bare
 from tests.support.nats import NatsNode
 from tests.support.stack import Process, Stack

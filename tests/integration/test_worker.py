@@ -26,7 +26,7 @@ from broker.jetstream.connection import Connection
 from broker.jetstream.dispatch import JetStreamJobQueue
 from broker.jetstream.log import JetStreamLog
 from broker.jetstream.topology import Topology
-from broker.session import Cancel
+from broker.state import Cancel
 from broker.subjects import MAIN_LANE, place_of, run_id_of
 from broker.tail import StoredEntry
 from broker.transcript import Transcript

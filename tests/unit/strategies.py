@@ -31,7 +31,7 @@ from broker.events import (
     ToolCallStart,
 )
 from broker.lease import WriteId
-from broker.session import MAX_QUEUE
+from broker.session_config import MAX_QUEUE
 
 USER = Participant("user", "user-1", "A user")
 WORKER = Participant("agent", "echo")

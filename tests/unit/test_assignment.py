@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from agent_worker.assignment import EndCancelled, GiveUp, Release, Start, TakeOver, next_action
-from broker.session import Cancel, Lane, QueuedInput, Run, SessionState
+from broker.state import Cancel, Lane, QueuedInput, Run, SessionState
 
-FIRST, SECOND = (QueuedInput(id_, seq, 1, None, "x", None) for seq, id_ in enumerate(("i1", "i2"), 5))
+FIRST, SECOND = (QueuedInput(id_, seq, 1, None, "x") for seq, id_ in enumerate(("i1", "i2"), 5))
 RUN = Run("run_i0", "main", "i0", 3)
 
 

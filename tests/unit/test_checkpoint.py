@@ -23,7 +23,7 @@ from broker.checkpoint import (
     state_at,
 )
 from broker.events import Participant
-from broker.session import MAX_INPUTS, InputFate, Lane, Seen, SessionState
+from broker.state import MAX_INPUTS, Ended, InputFate, Lane, Seen, SessionState
 from tests.unit.strategies import json_values
 
 USER, AGENT = Participant("user", "user-1", "A user"), Participant("agent", "w1")
@@ -42,7 +42,7 @@ FULL = Checkpoint(
             InputFate("i2", 6, "cancelled", None, USER),
             InputFate("i3", 7, "failed", "x"),
         ),
-        ended_runs=(("run_i1", "success"), ("run_i2", "error")),
+        ended=(Ended("run_i1", "success"), Ended("call_1", "failed", "deadline")),
     ),
     (Page(40, 25, {"main": 1}), Page(90, 60, {"main": 1, "other": 50})),
 )

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.lease import Claim, Settled, WriteId, has_work, judge_job, parse_write_id
-from broker.session import Lane, QueuedInput, Run, SessionState
+from broker.state import Lane, QueuedInput, Run, SessionState
 
-WAITING = (QueuedInput("i1", 5, 1, None, "x", None),)
+WAITING = (QueuedInput("i1", 5, 1, None, "x"),)
 
 
 @given(st.integers(0, 10**18 - 1), st.integers(0, 10**18 - 1))

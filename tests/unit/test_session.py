@@ -32,7 +32,10 @@ from broker.events import (
     ToolCallResult,
     ToolCallStart,
 )
-from broker.session import FATES_KEPT, MAX_QUEUE, Cancel, Seen, SessionState, fold, public_view
+from broker.session import fold
+from broker.session_config import MAX_QUEUE
+from broker.state import FATES_KEPT, Cancel, Ended, Seen, SessionState
+from broker.view import public_view
 
 USER = Participant("user", "user-1", "A user")
 OTHER_USER = Participant("user", "user-2")
@@ -262,7 +265,7 @@ def test_a_run_ends(log: Log, ending: Event, status: str) -> None:
     log.started()
     log.wrote(TextMessageStart("m1"))
     state = log.wrote(ending)
-    assert (state.runs, state.lane("main").run, state.run_end("run_i1")) == ({}, None, status)
+    assert (state.runs, state.lane("main").run, state.end_of("run_i1")) == ({}, None, Ended("run_i1", status))
     assert state.settled_floor() is None
     assert state.idle
 
@@ -273,7 +276,7 @@ def test_the_end_of_another_run_ends_nothing(log: Log) -> None:
 
 
 def test_an_end_without_a_run_is_nothing(log: Log) -> None:
-    assert log.wrote(RunError("it broke")).ended_runs == ()
+    assert log.wrote(RunError("it broke")).ended == ()
 
 
 # --- texts -----------------------------------------------------------------------------------------------------------
@@ -351,10 +354,10 @@ def test_what_is_remembered_of_ends_is_bounded() -> None:
         log.said(InputSent(f"i{number}", "x"))
         log.started(f"i{number}")
         log.wrote(RunFinished("s", f"run_i{number}"))
-    assert len(log.state.fates) == len(log.state.ended_runs) == FATES_KEPT
-    assert (log.state.fate("i0"), log.state.run_end("run_i0")) == (None, None)
+    assert len(log.state.fates) == len(log.state.ended) == FATES_KEPT
+    assert (log.state.fate("i0"), log.state.end_of("run_i0")) == (None, None)
     assert "i0" in log.state.seen
-    assert log.state.run_end("run_i1") == "success"
+    assert log.state.end_of("run_i1") == Ended("run_i1", "success")
 
 
 def test_seen_keeps_every_id_through_its_merges() -> None:

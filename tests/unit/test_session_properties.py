@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from broker import checkpoint
 from broker.checkpoint import Checkpoint, advance, decode_checkpoint, encode_checkpoint, state_at
 from broker.events import Entry
-from broker.session import SessionState, fold, public_view
+from broker.session import fold
+from broker.state import SessionState
 from broker.transcript import Transcript
+from broker.view import public_view
 from tests.unit.strategies import Log, SessionModel, haunted_sessions, sessions
 
 

@@ -1,0 +1,86 @@
+"""Runs: how they begin, are taken over, stopped, and end, and what goes with them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from broker.events import Participant, RunCancelRequested, RunStarted, RunTakenOver, SessionStateChanged
+from broker.fold.approvals import forget_run as forget_approvals
+from broker.fold.change import end_input, remember_ended, with_lane, with_run
+from broker.fold.handoffs import forget_run as forget_handoffs
+from broker.fold.tools import forget_run as forget_calls
+from broker.state import Cancel, Ended, Run, SessionState
+from broker.subjects import run_id_of
+
+
+def started(state: SessionState, seq: int, lane_name: str, event: RunStarted) -> SessionState:
+    lane = state.lane(lane_name)
+    if lane.run is not None or event.run_id in state.runs:
+        return state
+    input_id = event.run_id.removeprefix("run_")
+    queued, fate = state.queued(input_id), state.fate(input_id)
+    cancelled = Cancel("immediate", fate.by) if fate is not None and fate.status == "cancelled" else None
+    run = Run(event.run_id, lane_name, input_id, seq, cancel=cancelled)
+    if queued is not None:
+        run = replace(run, parent=queued.parent, agent=queued.agent, pool=queued.pool, detached=queued.detached)
+    return with_lane(with_run(state, run), lane_name, replace(lane, run=event.run_id, paused=None))
+
+
+def taken_over(state: SessionState, lane_name: str, event: RunTakenOver) -> SessionState:
+    run = state.runs.get(event.run_id)
+    if run is None or run.lane != lane_name:
+        return state
+    return with_run(state, replace(run, attempt=event.attempt))
+
+
+def cancel_requested(state: SessionState, event: RunCancelRequested, by: Participant | None) -> SessionState:
+    """Of a run that runs, or of one that waits in the queue: then it never starts."""
+    if by is not None and not state.config.allows_cancel(by.roles):
+        return state
+    mode = "after_step" if event.mode == "after_step" else "immediate"
+    run = state.runs.get(event.run_id)
+    if run is not None:
+        return cancel(state, run, Cancel(mode, by))
+    waiting = next((i for i in state.inputs if run_id_of(i.input_id) == event.run_id), None)
+    return state if waiting is None else end_input(state, waiting, "cancelled", by=by)
+
+
+def cancel(state: SessionState, run: Run, wish: Cancel) -> SessionState:
+    """The first wish counts, but "immediate" outdoes "after_step". Runs that this one asked for are cancelled with it."""
+    if run.cancel is not None and (run.cancel.mode == "immediate" or wish.mode == "after_step"):
+        return state
+    state = with_run(state, replace(run, cancel=wish))
+    return _cancel_children(state, run.run_id, wish) if wish.mode == "immediate" else state
+
+
+def _cancel_children(state: SessionState, run_id: str, wish: Cancel) -> SessionState:
+    for queued in state.inputs:
+        if queued.parent == run_id and not queued.detached:
+            state = end_input(state, queued, "cancelled", code="parent_cancelled", by=wish.by)
+    for child in tuple(state.runs.values()):
+        if child.parent == run_id and not child.detached:
+            state = cancel(state, child, Cancel("immediate", wish.by, "parent"))
+    return state
+
+
+def ended(state: SessionState, lane_name: str, status: str, run_id: str | None = None) -> SessionState:
+    """The lane's run is over, with everything of it that is still open."""
+    lane = state.lane(lane_name)
+    if lane.run is None or run_id not in (None, lane.run):
+        return state
+    over = lane.run
+    run = state.runs[over]
+    state = replace(state, runs={id_: r for id_, r in state.runs.items() if id_ != over})
+    state = remember_ended(state, Ended(over, status))
+    state = forget_handoffs(forget_approvals(forget_calls(state, over), over), over)
+    state = with_lane(state, lane_name, replace(lane, run=None, streams={}, paused=None))
+    by = None if run.cancel is None else run.cancel.by
+    return _cancel_children(state, over, Cancel("immediate", by, "parent"))
+
+
+def state_changed(state: SessionState, lane_name: str, event: SessionStateChanged) -> SessionState:
+    """The lane's run is held, or goes on."""
+    lane = state.lane(lane_name)
+    if lane.run is None or event.state not in ("paused", "running"):
+        return state
+    return with_lane(state, lane_name, replace(lane, paused=(event.reason or "") if event.state == "paused" else None))
