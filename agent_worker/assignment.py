@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 from broker.state import QueuedInput, Run, SessionState
 from broker.subjects import MAIN_LANE
@@ -10,9 +11,9 @@ from broker.subjects import MAIN_LANE
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start a run with this input."""
+    """Start a run with these inputs; the first names it."""
 
-    input: QueuedInput
+    inputs: tuple[QueuedInput, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +48,20 @@ Action = Start | TakeOver | GiveUp | EndCancelled | Release
 
 def next_action(state: SessionState, lane: str, max_attempts: int) -> Action:
     """For an owner that is running nothing of its own."""
-    run_id = state.lane(lane).run
-    if run_id is not None:
-        run = state.runs[run_id]
+    run = state.lane_run(lane)
+    if run is not None:
         if run.cancel is not None:
             return EndCancelled(run)
         if run.lost >= max_attempts:
             return GiveUp(run)
         return TakeOver(run, run.attempt + 1)
-    if lane == MAIN_LANE and state.inputs:
-        return Start(state.inputs[0])
-    return Release()
+    waiting = state.queue(lane)
+    return Start(_together(state, lane, waiting)) if waiting else Release()
+
+
+def _together(state: SessionState, lane: str, waiting: tuple[QueuedInput, ...]) -> tuple[QueuedInput, ...]:
+    """The inputs that become one run: the first, and with coalesce "merge" those that were queued right behind it."""
+    first, *rest = waiting
+    if lane != MAIN_LANE or state.config.coalesce != "merge" or first.mode != "enqueue":
+        return (first,)
+    return (first, *takewhile(lambda i: i.mode == "enqueue", rest))

@@ -13,6 +13,9 @@ class WorkerSettings:
 
     pool: str = setting("default", "the pool whose jobs this worker takes")
     concurrency: int = setting(16, "sessions that are worked on at once", minimum=1)
+    parked: int = setting(
+        1000, "sessions that wait for people or other agents, beyond those that are worked on", minimum=0
+    )
     run_timeout_s: float = setting(900.0, "seconds that a run may take before it ends with `run_timeout`", minimum=0.1)
     cancel_grace_s: float = setting(5.0, "seconds that an agent has to return once it is cancelled", minimum=0)
     max_attempts: int = setting(3, "workers that a run may lose before it ends with `worker_lost`", minimum=1)

@@ -1,182 +1,338 @@
-"""What an agent is given: the session as it stands, and ways to speak in it."""
+"""What an agent is given: the session as it stands, ways to speak in it, and ways to ask the people and agents in it."""
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
-import orjson
-
-from agent_worker.lane import EVENT_BYTES_MAX
-from agent_worker.writer import LaneWriter
-from broker.codec import event_to_wire
-from broker.errors import AntiphonError
-from broker.events import (
-    Event,
-    OtherEvent,
-    ReasoningMessageStart,
-    StepFinished,
-    StepStarted,
-    TextMessageStart,
-    ToolCallResult,
-    ToolCallStart,
-)
-from broker.state import Cancel, QueuedInput
-from broker.transcript import Message
+from agent_worker import approvals, asking, tools
+from agent_worker.approvals import Decision
+from agent_worker.calls import CallIds
+from agent_worker.control import RunControl
+from agent_worker.errors import NobodyCame
+from agent_worker.scope import LaneScope, now_ms
+from agent_worker.speaking import Speaking
+from agent_worker.tools import ClientCall, Target, ToolFunction
+from agent_worker.watching import RunPresence
+from broker.events import ApprovalRequested, HandoffExpired, HandoffRequested, InputApplied
+from broker.presence import Present
+from broker.state import Cancel, Handoff, QueuedInput, SessionState
+from broker.transcript import Message, message_id_of
 
 OnTakeover = Literal["continue", "restart", "fail"]
 
 
-class RunEnded(AntiphonError):
-    """The run has ended; nothing more can be said in it."""
-
-
-class ContentTooLarge(AntiphonError):
-    """An event is larger than the log takes; nothing of it was stored. Unhandled, it ends the run."""
-
-
-class SessionContext:
+class SessionContext(Speaking):
     """An agent's place in a session, for one run.
 
-    Text is stored before anyone sees it. `text()` and its like return as soon as the text is queued, and wait only
-    when too much is queued; `flush()` returns when all of it is stored. All raise RunEnded after the run has ended,
-    and LogError when the lane is lost; an agent need not handle either. Events of more than 256 KiB raise
-    ContentTooLarge.
+    What it asks of others (tools, approvals, hand-overs, other agents) is in the log before anybody is asked. A new
+    attempt of the run (after a crash) that asks the same gets what was asked before, and its answer if there is one:
+    calls are recognised by what they ask and how often that was asked before, or by a `key` of the author's.
+
+    Waits give up the worker's slot. All methods raise RunEnded after the run has ended and LogError when the lane is
+    lost; an agent need not handle either.
     """
 
     def __init__(
         self,
-        writer: LaneWriter,
+        scope: LaneScope,
+        control: RunControl,
+        presence: RunPresence,
         *,
-        session: str,
-        lane: str,
         run_id: str,
         attempt: int,
-        started_by: QueuedInput | None,
+        inputs: Sequence[QueuedInput],
         said: str,
         history: Callable[[int], Awaitable[list[Message]]],
     ) -> None:
-        self._writer = writer
+        super().__init__(scope.writer, control, run_id, attempt)
+        self._scope = scope
+        self._presence = presence
         self._history = history
-        self._message: str | None = None
-        self._reasoning: str | None = None
-        self._ended = False
-        self._ids = 0
-        self.session = session
-        self.lane = lane
-        self.run_id = run_id
-        self.attempt = attempt
-        """1 for the first worker of the run, more after a takeover."""
-        self.input = started_by
-        """What started the run."""
+        self._call_ids = CallIds(run_id)
+        self.session = scope.subjects.session
+        self.lane = scope.lane
+        self.inputs = tuple(inputs)
+        """What started the run: more than one if the session merges inputs that wait."""
         self.said = said
         """What earlier attempts of this run have said to the people, as it stands in the transcript; "" on the first
         attempt, and for agents that restart."""
         self.cancel_reason: Cancel | None = None
-        """Who stopped the run, once somebody has; the agent's task is cancelled at the same time."""
+        """Who stopped the run and why, once somebody has; the agent's task is cancelled at the same time."""
+
+    @property
+    def input(self) -> QueuedInput | None:
+        """What started the run; the first, if there are several."""
+        return self.inputs[0] if self.inputs else None
+
+    @property
+    def state(self) -> SessionState:
+        """The session's state: its config, what waits, what is remembered."""
+        return self._scope.state
 
     async def history(self, limit: int = 50) -> list[Message]:
-        """The last `limit` messages of the session, oldest first, the input of this run included."""
-        return (await self._history(limit))[-limit:]
+        """The last `limit` messages of the lane, oldest first, the input of this run included.
 
-    async def text(self, delta: str) -> None:
-        """Says `delta`, as a part of the message that is open; opens one if there is none."""
-        if not delta:
-            return
-        self._check()
-        self.end_reasoning()
-        if self._message is None:
-            self._message = self._new_id("msg")
-            self._writer.open(TextMessageStart(self._message), self._message, "text")
-        await self._writer.text(self._message, delta)
+        Without those of runs that were rolled back; text as far as it is in records.
+        """
+        want = limit
+        while True:
+            found = await self._history(want)
+            own = [m for m in found if m.lane == self.lane and not m.rolled_back]
+            if len(own) >= limit or len(found) < want:
+                return own[-limit:]
+            want *= 4
 
-    def end_message(self) -> None:
-        """Ends the open message, so that the next `text()` begins another."""
-        if self._message is not None:
-            self._writer.close(self._message)
-            self._message = None
+    # --- steering ----------------------------------------------------------------------------------------------------
 
-    async def reasoning(self, delta: str) -> None:
-        """Shows a part of the agent's reasoning; it ends where text begins."""
-        if not delta:
-            return
-        self._check()
-        if self._reasoning is None:
-            self.end_message()
-            self._reasoning = self._new_id("rsn")
-            self._writer.open(ReasoningMessageStart(self._reasoning), self._reasoning, "reasoning")
-        await self._writer.text(self._reasoning, delta)
+    async def take_steering(self) -> list[QueuedInput]:
+        """The inputs that came for this run since it began, in order; from now on they are in its transcript.
 
-    def end_reasoning(self) -> None:
-        """Ends the open reasoning, if there is any."""
-        if self._reasoning is not None:
-            self._writer.close(self._reasoning)
-            self._reasoning = None
+        For agents that are declared with `accepts_steering`. Call it between steps and after tool results. What is not
+        taken becomes the next run: nothing is dropped.
+        """
+        await self._control.boundary()
+        waiting = [i for i in self.state.queue(self.lane) if i.mode == "inject"]
+        if not waiting:
+            return []
+        self._end_texts()
+        for queued in waiting:
+            self._writer.record(InputApplied(queued.input_id, self.run_id, message_id_of(queued.input_id)))
+        await self._scope.stored()
+        # One of them may have been taken back a moment before: the fold of our own record says so.
+        fates = {i.input_id: self.state.fate(i.input_id) for i in waiting}
+        return [i for i in waiting if (fate := fates[i.input_id]) is not None and fate.run == self.run_id]
+
+    async def steering(self) -> AsyncIterator[QueuedInput]:
+        """Inputs for this run as they come, without end: leave the loop when the work is done."""
+        while True:
+            for queued in await self.take_steering():
+                yield queued
+            await self._scope.until(lambda state: any(i.mode == "inject" for i in state.queue(self.lane)) or None)
+
+    # --- tools -------------------------------------------------------------------------------------------------------
+
+    async def client_tool(
+        self,
+        name: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        deadline_s: float = 120.0,
+        target: Target | None = None,
+        idempotent: bool | None = None,
+        key: str | None = None,
+    ) -> Any:
+        """Has a client execute a tool, and returns its result.
+
+        `target` is, unless it is given, the user whose input started the run, and after 10 s every client that has the
+        tool. A call that is not idempotent (default: as its client declares) is offered once. If the client's declaration
+        needs permission, an approval is asked for first. Raises ToolFailed (`no_executor`, `deadline`,
+        `outcome_unknown`, `rejected`, `error`), ArgumentsInvalid, TooManyCalls.
+        """
+        args = args or {}
+        await self._control.boundary()
+        id_ = self._call_ids.name("call", ["client", name, args], key)
+        declared = await self._presence.tool(name)
+        if id_ not in self.state.calls and declared is not None and declared.needs_permission:
+            await self._permit(id_, name, args)
+        call = ClientCall(
+            id_,
+            name,
+            args,
+            target or self._default_target(),
+            deadline_s,
+            (declared is not None and declared.idempotent) if idempotent is None else idempotent,
+            declared,
+        )
+        tools.check_arguments(call)
+        self._begin_call()
+        await tools.request(self._scope, call)
+        async with self._waiting():
+            result = await tools.outcome(self._scope, id_, name)
+        await self._control.boundary()
+        return result
+
+    async def tool(
+        self,
+        name: str,
+        args: Mapping[str, Any],
+        function: ToolFunction,
+        *,
+        idempotent: bool = False,
+        key: str | None = None,
+    ) -> Any:
+        """Runs a tool of the agent's own, with its trace in the log, and returns its result.
+
+        After a crash a call that has a result is not made again: the result comes from the log. One that has none is made
+        again if it is `idempotent`, with the same `idempotency_key`; else it ends as `outcome_unknown`. Raises
+        ToolFailed, TooManyCalls, and what `function` raises.
+        """
+        await self._control.boundary()
+        self._begin_call()
+        id_ = self._call_ids.name("call", ["agent", name, args], key)
+        result = await tools.run_own(self._scope, id_, name, args, function, idempotent=idempotent)
+        await self._control.boundary()
+        return result
+
+    def _begin_call(self) -> None:
+        self._end_texts()
+        self._control.called = True
+
+    def _default_target(self) -> Target:
+        by = self.input.by if self.input is not None else None
+        return Target(user=by.id) if by is not None and by.kind == "user" else Target()
+
+    async def _permit(self, call_id: str, name: str, args: Mapping[str, Any]) -> None:
+        decision = await self.approve(
+            f"Run {name}?", details={"name": name, "args": args}, key=f"tool:{name}", call_key=f"permit:{call_id}"
+        )
+        if not decision.allowed:
+            self._begin_call()
+            await tools.reject(self._scope, call_id, name, args)
+
+    # --- approvals and questions ---------------------------------------------------------------------------------------
+
+    async def approve(
+        self,
+        message: str,
+        *,
+        details: Mapping[str, Any] | None = None,
+        options: Sequence[str] = ("allow_once", "allow_always", "reject_once", "reject_always"),
+        default: str = "reject_once",
+        expires_s: float | None = None,
+        roles: Sequence[str] = (),
+        quorum: int = 1,
+        key: str | None = None,
+        response_schema: Mapping[str, Any] | None = None,
+        call_key: str | None = None,
+    ) -> Decision:
+        """Asks the people for a decision, and returns it.
+
+        At `expires_s` the `default` counts; without it, it waits for ever. With `roles`, only who has one of them may
+        decide; `quorum` of them must allow. `key` names what the "always" options are remembered for in this session:
+        what was decided for always is not asked again; without a key they are not offered. `response_schema` says what a
+        payload (edited arguments) must be. `call_key` names this very question for a later attempt of the run. Raises
+        TooManyCalls.
+        """
+        await self._control.boundary()
+        known = approvals.remembered(self._scope, key)
+        if known is not None:
+            return known
+        offered = tuple(o for o in options if key is not None or not o.endswith("_always"))
+        id_ = self._call_ids.name("apr", [message, details, offered, list(roles), quorum], call_key)
+        self._end_texts()
+        request = ApprovalRequested(
+            id_,
+            "approval",
+            message,
+            offered,
+            default,
+            expires_at=approvals.expiry(expires_s),
+            key=key,
+            roles=tuple(roles) or None,
+            quorum=quorum,
+            response_schema=response_schema,
+            details=details,
+        )
+        return await self._decide(request)
+
+    async def ask_user(
+        self,
+        message: str,
+        schema: Mapping[str, Any],
+        *,
+        roles: Sequence[str] = (),
+        expires_s: float | None = None,
+        key: str | None = None,
+    ) -> Any:
+        """Asks the people a question, and returns the answer, which is as `schema` (JSON Schema) says.
+
+        Raises NoAnswer (declined, expired, cancelled), TooManyCalls.
+        """
+        await self._control.boundary()
+        id_ = self._call_ids.name("apr", [message, schema, list(roles)], key)
+        self._end_texts()
+        request = approvals.question(id_, message, schema, roles=tuple(roles), expires_s=expires_s)
+        return approvals.answer_of(await self._decide(request))
+
+    async def _decide(self, request: ApprovalRequested) -> Decision:
+        await approvals.request(self._scope, request)
+        async with self._waiting():
+            decision = await approvals.decision(self._scope, request.approval_id)
+        await self._control.boundary()
+        return decision
+
+    # --- people ------------------------------------------------------------------------------------------------------
+
+    async def watchers(self) -> tuple[Present, ...]:
+        """Who watches the session now."""
+        return await self._presence.watchers()
+
+    async def handoff(
+        self, to: str, *, reason: str, summary: str = "", expires_s: float | None = 600.0, key: str | None = None
+    ) -> NoReturn:
+        """Hands the lane over to a human with the role `to`.
+
+        When somebody takes it, the run ends: this method does not return, and what the human says at the end comes as the
+        input of a new run. Raises NobodyCame after `expires_s` seconds; the agent still has the lane then.
+        """
+        await self._control.boundary()
+        id_ = self._call_ids.name("ho", [to, reason, summary], key)
+        if id_ not in self.state.handoffs:
+            self._end_texts()
+            self._writer.record(HandoffRequested(id_, to, reason, summary, approvals.expiry(expires_s)))
+            await self._scope.stored()
+        handoff = self.state.handoffs.get(id_)
+        if handoff is None:
+            raise NobodyCame("another hand-over waits in this lane already")
+        async with self._waiting():
+            await self._taken(handoff)
+        raise NobodyCame(f"nobody with the role {to!r} took the lane in time")
+
+    async def _taken(self, handoff: Handoff) -> None:
+        """Returns when it has expired. If it is accepted, the lane is lost, and this task is cancelled."""
+
+        def settled(state: SessionState) -> bool | None:
+            known = state.handoffs.get(handoff.id)
+            return True if known is None or known.status != "waiting" else None
+
+        if await self._scope.until(settled, handoff.expires_at) is None:
+            self._writer.record(HandoffExpired(handoff.id))
+            await self._scope.stored()
+        known = self.state.handoffs.get(handoff.id)
+        if known is None or known.status == "accepted":
+            await self._scope.until(lambda _: None)
+
+    # --- other agents --------------------------------------------------------------------------------------------------
+
+    async def ask(self, agent: str, content: str, *, timeout_s: float = 600.0, key: str | None = None) -> str:
+        """Asks another agent, and returns what it said. Its run is visible to the people, and cancelled with this one.
+
+        `agent` is the name of an agent and of the pool whose workers run it. Raises AskFailed.
+        """
+        await self._control.boundary()
+        input_id = self._call_ids.name("ask", [agent, content], key)
+        self._end_texts()
+        await asking.request(self._scope, self.run_id, input_id, agent, content, detached=False)
+        async with self._waiting():
+            text = await asking.answer(self._scope, input_id, agent, now_ms() + int(timeout_s * 1000))
+        await self._control.boundary()
+        return text
+
+    async def tell(self, agent: str, content: str, *, key: str | None = None) -> None:
+        """Gives another agent something to do, and does not wait. Its run goes on when this one ends. Raises AskFailed."""
+        await self._control.boundary()
+        input_id = self._call_ids.name("tell", [agent, content], key)
+        await asking.request(self._scope, self.run_id, input_id, agent, content, detached=True)
 
     @asynccontextmanager
-    async def step(self, name: str) -> AsyncIterator[None]:
-        """A named step of the run, shown to the people."""
-        self._check()
-        self._writer.record(StepStarted(name))
-        await self._writer.room()
-        try:
-            yield
-        finally:
-            if not self._ended:
-                self._writer.record(StepFinished(name))
-
-    async def tool_call(self, name: str, args: Mapping[str, Any], *, tool_call_id: str | None = None) -> str:
-        """Shows that the agent calls a tool; returns the call's id, for `tool_result`."""
-        self._check()
-        self.end_reasoning()
-        self.end_message()
-        id_ = tool_call_id or self._new_id("call")
-        self._writer.open(ToolCallStart(id_, name), id_, "tool_call")
-        await self._writer.text(id_, orjson.dumps(args).decode())
-        self._writer.close(id_)
-        return id_
-
-    async def tool_result(self, tool_call_id: str, content: str) -> None:
-        """Shows what a tool gave back."""
-        await self._record(ToolCallResult(self._new_id("res"), tool_call_id, content))
-
-    async def custom(self, name: str, value: Any) -> None:
-        """An event of the application's own (AG-UI CUSTOM)."""
-        await self._record(OtherEvent("CUSTOM", {"type": "CUSTOM", "name": name, "value": value}))
-
-    async def state_snapshot(self, snapshot: Any) -> None:
-        """The agent's shared state, whole (AG-UI STATE_SNAPSHOT)."""
-        await self._record(OtherEvent("STATE_SNAPSHOT", {"type": "STATE_SNAPSHOT", "snapshot": snapshot}))
-
-    async def flush(self) -> None:
-        """Returns when everything said so far is stored."""
-        self._check()
-        await self._writer.flush()
-
-    def end(self) -> None:
-        """For the runtime: nothing more is taken from the agent."""
-        self._ended = True
-
-    async def _record(self, event: Event) -> None:
-        self._check()
-        size = len(orjson.dumps(event_to_wire(event)))
-        if size > EVENT_BYTES_MAX:
-            raise ContentTooLarge(
-                f"the event has {size} bytes, the limit is {EVENT_BYTES_MAX}: keep the data elsewhere"
-            )
-        self._writer.record(event)
-        await self._writer.room()
-
-    def _check(self) -> None:
-        if self._ended:
-            raise RunEnded("the run has ended")
-
-    def _new_id(self, kind: str) -> str:
-        self._ids += 1
-        return f"{kind}_{self.run_id.removeprefix('run_')}_{self.attempt}_{self._ids}_{secrets.token_hex(2)}"
+    async def _waiting(self) -> AsyncIterator[None]:
+        """A wait for others: the worker's slot is free meanwhile, and no model runs."""
+        with self._control.waiting():
+            async with self._scope.slot.parked():
+                yield
 
 
 AgentFunction = Callable[[SessionContext], Awaitable[None]]
@@ -187,10 +343,12 @@ class Agent:
     """An agent: its name, what it runs, and what becomes of a run whose worker has died.
 
     `continue`: the partial message is closed and the function is called again, with `ctx.said`; `restart`: the same,
-    without; `fail`: the run ends with `worker_lost`. `prepare` is awaited once before the first run.
+    without; `fail`: the run ends with `worker_lost`. `accepts_steering`: inputs that come in the middle of a run are for
+    that run, which takes them with `ctx.take_steering()`. `prepare` is awaited once before the first run.
     """
 
     name: str
     run: AgentFunction
     on_takeover: OnTakeover = "continue"
     prepare: Callable[[], Awaitable[None]] | None = None
+    accepts_steering: bool = False

@@ -11,17 +11,21 @@ from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
 from broker.events import (
+    ApprovalRequested,
     Delta,
     Event,
+    HandoffRequested,
     MessageSegment,
     OtherEvent,
     ReasoningMessageContent,
     ReasoningMessageEnd,
+    RunRequested,
     TextMessageContent,
     TextMessageEnd,
     ToolCallArgs,
     ToolCallEnd,
     ToolCallResult,
+    ToolRequested,
 )
 
 StreamKind = Literal["text", "reasoning", "tool_call"]
@@ -179,9 +183,12 @@ class LaneQueue:
         return segment
 
 
+_WITH_PAYLOAD = (OtherEvent, ToolCallResult, ToolRequested, ApprovalRequested, RunRequested, HandoffRequested)
+
+
 def _is_large(group: tuple[Event, ...]) -> bool:
     """Whether the events may hold an author's payload, which gets a record of its own."""
-    return any(isinstance(event, OtherEvent | ToolCallResult) for event in group)
+    return any(isinstance(event, _WITH_PAYLOAD) for event in group)
 
 
 def _delta(stream: _Stream, text: str) -> Delta:

@@ -19,6 +19,20 @@ class WorkerMetrics:
         self.takeovers = self._counter("takeovers", "Runs taken over from another worker")
         self.fence_refusals = self._counter("fence_refusals", "Lanes lost to another owner while at work")
         self.appends = self._counter("appends", "Entries stored, by kind", "kind")
+        self.parked = Gauge(
+            "antiphon_worker_parked",
+            "Lanes that wait for people or other agents, without a slot",
+            registry=self.registry,
+        )
+        self.paused = Gauge("antiphon_worker_paused", "Runs held because nobody watches", registry=self.registry)
+        self.paused_seconds = Counter(
+            "antiphon_paused_seconds", "Time that runs were held because nobody watched", registry=self.registry
+        )
+        self.pieces_saved = Counter(
+            "antiphon_paused_tokens_estimate",
+            "Pieces of text (tokens, with most models) that held runs would have said at their pace before",
+            registry=self.registry,
+        )
         self.abandoned = self._counter("agents_abandoned", "Agents that did not return after being cancelled")
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:

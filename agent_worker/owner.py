@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from dataclasses import dataclass
 
 import structlog
 
 from agent_worker.assignment import EndCancelled, GiveUp, Release, Start, TakeOver, next_action
-from agent_worker.config import WorkerSettings
-from agent_worker.context import Agent
-from agent_worker.metrics import WorkerMetrics
-from agent_worker.run import HandOver, RunExecution, StopReason, finish_cancelled, finish_lost, take_over
+from agent_worker.run import HandOver, LaneTaken, RunExecution, StopReason
+from agent_worker.scope import LaneScope, WorkerServices, now_ms
+from agent_worker.slots import Slot
+from agent_worker.takeover import end_cancelled, end_lost, take_over
 from agent_worker.writer import LaneWriter
 from broker.checkpoint import MAX_BYTES, advance, encode_checkpoint
 from broker.errors import LogError, Unavailable, WrongSequence
 from broker.events import Participant
-from broker.interfaces import Job, JobQueue, Of, SessionLog
-from broker.lease import Settled, has_work, judge_job
+from broker.interfaces import Job, Of
+from broker.lease import Settled, has_work, judge_job, pool_of
 from broker.loading import Loaded, load
 from broker.state import SessionState
 from broker.subjects import place_of
@@ -29,27 +27,15 @@ _log = structlog.get_logger("antiphon.worker")
 _STALE_WAIT_S = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerServices:
-    """What all lanes of a worker share."""
-
-    log: SessionLog
-    jobs: JobQueue
-    agent: Agent
-    me: Participant
-    lease_s: float
-    settings: WorkerSettings
-    metrics: WorkerMetrics
-
-
 class LaneOwner:
     """Works on one lane for as long as it has work. `work` is a task of the worker's.
 
     `hand_over` asks it to stop at once and leave the run to another worker; `finish_up` to take no new run.
     """
 
-    def __init__(self, job: Job, services: WorkerServices) -> None:
+    def __init__(self, job: Job, services: WorkerServices, slot: Slot) -> None:
         self._job = job
+        self.slot = slot
         self._services = services
         self._subjects = services.log.subjects(job.session)
         self._loaded: Loaded | None = None
@@ -78,14 +64,20 @@ class LaneOwner:
         self._notify()
 
     async def work(self) -> str:
-        """Returns what came of the job: settled, done, handed_over, contended. Raises LogError when the lane is lost."""
+        """Returns what came of the job: settled, done, handed_over, taken, contended.
+
+        Raises LogError when the lane is lost.
+        """
         services = self._services
         self._loaded = await self._load()
         verdict = judge_job(self._state, self._job.lane)
         if isinstance(verdict, Settled):
             return await self._let_go("settled")
         try:
-            fence = await services.log.claim(self._subjects, self._job.lane, verdict.expected, services.me, _now_ms())
+            can = ("inject",) if services.agent.accepts_steering else ()
+            fence = await services.log.claim(
+                self._subjects, self._job.lane, verdict.expected, services.me, now_ms(), can
+            )
         except WrongSequence:
             await self._job.give_back(1.0)
             return "contended"
@@ -110,15 +102,19 @@ class LaneOwner:
             helpers = [tasks.create_task(c) for c in (self._heartbeat(), self._follow(), writer.run())]
             await self._reached(fence)
             try:
-                await self._run_all(writer, fence)
+                await self._run_all(self._scope(writer, fence))
             except HandOver:
                 handed_over = True
+            except LaneTaken:
+                for helper in helpers:
+                    helper.cancel()
+                return await self._let_go("taken")
             if not handed_over:
                 await writer.flush()
                 await self._checkpoint(fence)
             for helper in helpers[:1] + helpers[2:]:
                 helper.cancel()
-            await services.log.release(self._subjects, self._job.lane, fence, services.me, _now_ms())
+            await services.log.release(self._subjects, self._job.lane, fence, services.me, now_ms())
             if handed_over or not self._taking_runs:
                 end = await self._give_back()
             else:
@@ -126,43 +122,35 @@ class LaneOwner:
             helpers[1].cancel()
         return end
 
-    async def _run_all(self, writer: LaneWriter, fence: int) -> None:
-        """Ends when nothing is left to do, or no new run may be taken. Raises HandOver."""
-        services = self._services
+    def _scope(self, writer: LaneWriter, fence: int) -> LaneScope:
+        assert self._loaded is not None
+        return LaneScope(
+            self._services, self._subjects, self._job.lane, fence, writer, self._loaded, self.slot, self._next_change
+        )
+
+    async def _run_all(self, scope: LaneScope) -> None:
+        """Ends when nothing is left to do, or no new run may be taken. Raises HandOver, LaneTaken."""
+        execution = RunExecution(scope, lambda run_id: self._stopped(scope, run_id))
         while True:
-            await self._reached(await writer.flush())
-            action = next_action(self._state, self._job.lane, services.settings.max_attempts)
-            match action:
+            await scope.stored()
+            if not scope.owned:
+                raise LaneTaken
+            await self.slot.hold()
+            match next_action(scope.state, scope.lane, self._services.settings.max_attempts):
                 case Release():
                     return
                 case EndCancelled(run):
-                    await finish_cancelled(self._execution(writer, fence), run)
+                    await end_cancelled(scope, run)
                 case GiveUp(run):
-                    await finish_lost(self._execution(writer, fence), run)
+                    await end_lost(scope, run)
                 case TakeOver(run, attempt):
-                    await take_over(self._execution(writer, fence), run, attempt)
-                case Start(queued):
+                    await take_over(execution, run, attempt)
+                case Start(inputs):
                     if not self._taking_runs:
                         return
-                    await self._execution(writer, fence).start(queued)
-            await self._reached(await writer.flush())
-            await self._checkpoint(fence)
-
-    def _execution(self, writer: LaneWriter, fence: int) -> RunExecution:
-        assert self._loaded is not None
-        return RunExecution(
-            self._services.agent,
-            self._services.settings,
-            self._services.metrics,
-            self._services.log,
-            self._subjects,
-            self._job.lane,
-            fence,
-            writer,
-            self._loaded,
-            self._reached,
-            self._stopped,
-        )
+                    await execution.start(inputs)
+            await scope.stored()
+            await self._checkpoint(scope.fence)
 
     async def _heartbeat(self) -> None:
         """Renews the job's lease. Missing a beat is no harm: the fence guards the log."""
@@ -195,11 +183,16 @@ class LaneOwner:
         while self._state.as_of < seq:
             await self._changed.wait()
 
-    async def _stopped(self, run_id: str) -> StopReason:
-        """Returns when the run is to be stopped, saying why."""
+    async def _next_change(self) -> None:
+        await self._changed.wait()
+
+    async def _stopped(self, scope: LaneScope, run_id: str) -> StopReason:
+        """Returns when the run is to be stopped at once, saying why."""
         while not self._handing_over:
+            if not scope.owned:
+                return "taken"
             run = self._state.runs.get(run_id)
-            if run is None or run.cancel is not None:
+            if run is None or (run.cancel is not None and run.cancel.mode == "immediate"):
                 return "cancelled"
             await self._changed.wait()
         return "leaving"
@@ -231,7 +224,7 @@ class LaneOwner:
         try:
             state = (await self._load()).state
             if has_work(state, self._job.lane):
-                await self._services.jobs.offer(self._subjects, self._job.lane)
+                await self._services.jobs.offer(self._subjects, self._job.lane, pool_of(state, self._job.lane))
         except LogError:
             _log.warning("could not look for late inputs; a gateway will", session=self._job.session)
         return end
@@ -266,7 +259,3 @@ class LaneOwner:
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)

@@ -7,7 +7,9 @@ import contextlib
 
 import structlog
 
-from agent_worker.owner import LaneOwner, WorkerServices
+from agent_worker.owner import LaneOwner
+from agent_worker.scope import WorkerServices
+from agent_worker.slots import Slot, Slots
 from broker.errors import LogError, Unavailable, WrongSequence
 from broker.interfaces import Job, JobSource
 
@@ -27,7 +29,7 @@ class Worker:
         self._services = services
         self._owners: dict[tuple[str, str], LaneOwner] = {}
         self._lanes: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Semaphore(services.settings.concurrency)
+        self._slots = Slots(services.settings.concurrency, services.settings.parked, services.metrics)
         self._leaving = asyncio.Event()
         services.metrics.capacity.set(services.settings.concurrency)
 
@@ -57,7 +59,7 @@ class Worker:
 
     async def _take_jobs(self, tasks: asyncio.TaskGroup) -> None:
         while True:
-            await self._room.acquire()
+            slot = await self._slots.take()
             job = None
             try:
                 job = await self._source.take(self._services.settings.pull_wait_s)
@@ -66,17 +68,17 @@ class Worker:
                 await asyncio.sleep(_AWAY_WAIT_S)
             finally:
                 if job is None:
-                    self._room.release()
+                    slot.give()
             if job is not None:
-                self._begin(tasks, job)
+                self._begin(tasks, job, slot)
 
-    def _begin(self, tasks: asyncio.TaskGroup, job: Job) -> None:
+    def _begin(self, tasks: asyncio.TaskGroup, job: Job, slot: Slot) -> None:
         known = self._owners.get((job.session, job.lane))
         if known is not None:
             known.renewed_by(job)
-            self._room.release()
+            slot.give()
             return
-        owner = LaneOwner(job, self._services)
+        owner = LaneOwner(job, self._services, slot)
         self._owners[owner.lane] = owner
         self._services.metrics.sessions.inc()
         task = tasks.create_task(self._work(tasks, owner), name=f"lane-{job.session}-{job.lane}")
@@ -103,16 +105,16 @@ class Worker:
             self._services.metrics.sessions.dec()
             self._services.metrics.jobs.labels(end).inc()
             if owner.again is None:
-                self._room.release()
+                owner.slot.give()
         if owner.again is not None:
-            await self._begin_again(tasks, owner.again)
+            await self._begin_again(tasks, owner.again, owner.slot)
 
-    async def _begin_again(self, tasks: asyncio.TaskGroup, job: Job) -> None:
-        """Sees to a job that came for a lane which was just being let go of: nobody else has it. It has its room."""
+    async def _begin_again(self, tasks: asyncio.TaskGroup, job: Job, slot: Slot) -> None:
+        """Sees to a job that came for a lane which was just being let go of: nobody else has it. It has its slot."""
         if not self._leaving.is_set():
-            self._begin(tasks, job)
+            self._begin(tasks, job, slot)
             return
-        self._room.release()
+        slot.give()
         with contextlib.suppress(Unavailable):
             await job.give_back()
 

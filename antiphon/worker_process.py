@@ -12,13 +12,14 @@ import structlog
 from agent_worker.config import WorkerSettings
 from agent_worker.context import Agent
 from agent_worker.metrics import WorkerMetrics
-from agent_worker.owner import WorkerServices
 from agent_worker.runtime import Worker
+from agent_worker.scope import WorkerServices
 from antiphon.processes import BrokerSettings, settle_memory, stop_signals, wait_for_log
 from broker.events import Participant
 from broker.jetstream.connection import Connection
 from broker.jetstream.dispatch import JetStreamJobQueue, JetStreamJobSource
 from broker.jetstream.log import JetStreamLog
+from broker.jetstream.presence import NatsPresence
 from broker.jetstream.topology import stored_lease_s
 
 _log = structlog.get_logger("antiphon.worker")
@@ -44,7 +45,8 @@ async def running_worker(broker: BrokerSettings, settings: WorkerSettings, agent
         source = await stack.enter_async_context(JetStreamJobSource(connection, settings.pool))
         jobs = JetStreamJobQueue(connection, settings.pool)
         lease_s = await stored_lease_s(connection, settings.pool)
-        services = WorkerServices(log, jobs, agent, me, lease_s, settings, metrics)
+        presence = await stack.enter_async_context(NatsPresence(connection))
+        services = WorkerServices(log, jobs, presence, agent, me, lease_s, settings, metrics)
         yield Worker(source, services)
 
 

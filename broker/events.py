@@ -277,6 +277,15 @@ class RunRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class RunDropped:
+    """The lane's run no longer waits for the run that it asked for with `input_id`: that is cancelled."""
+
+    TYPE: ClassVar[str] = "run.dropped"
+    input_id: str
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
 class ToolRequested:
     """The run waits for a tool. Times are ms since 1970.
 
@@ -528,6 +537,7 @@ Event = (
     | RunFinished
     | RunError
     | RunRequested
+    | RunDropped
     | ToolRequested
     | ToolFailed
     | ToolLapsed

@@ -12,6 +12,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from broker.events import Entry, Participant
+from broker.presence import Member, Present
 from broker.subjects import SessionSubjects
 from broker.tail import Delivery, StoredEntry
 
@@ -71,10 +72,18 @@ class SessionLog(Protocol):
         """Stores what a participant sent. Within two minutes the same `message_id` is stored once. Raises Unavailable."""
         ...
 
-    async def claim(self, subjects: SessionSubjects, lane: str, expected: int, owner: Participant, ts: int) -> int:
+    async def claim(
+        self,
+        subjects: SessionSubjects,
+        lane: str,
+        expected: int,
+        owner: Participant,
+        ts: int,
+        can: tuple[str, ...] = (),
+    ) -> int:
         """Claims a lane whose ownership record is at `expected`; returns the fence.
 
-        Raises WrongSequence if another came first, Unavailable.
+        `can` is what the owner's agent takes: "inject" for inputs in the middle of a run. Raises WrongSequence if another came first, Unavailable.
         """
         ...
 
@@ -164,8 +173,73 @@ class JobSource(Protocol):
 class JobQueue(Protocol):
     """Where gateways put jobs."""
 
-    async def offer(self, subjects: SessionSubjects, lane: str) -> bool:
-        """Says that a lane has work. False if its job is queued or leased already. Raises Unavailable."""
+    async def offer(self, subjects: SessionSubjects, lane: str, pool: str | None = None) -> bool:
+        """Says that a lane has work, to the workers of `pool` (None: the queue's default).
+
+        False if its job is queued or leased already. Raises Unavailable.
+        """
+        ...
+
+
+class PresenceWatch(Protocol):
+    """Who is in a session, for one consumer of `changed`."""
+
+    @property
+    def participants(self) -> tuple[Present, ...]:
+        """Who is there, by id, with those who do not watch; empty until `ready`."""
+        ...
+
+    @property
+    def more(self) -> int:
+        """Devices that are not among them: more than a gateway announces."""
+        ...
+
+    async def ready(self) -> None:
+        """Returns when the gateways have said who is there, or have had the time to (0.5 s while NATS is there).
+
+        Safe to cancel.
+        """
+        ...
+
+    async def changed(self) -> None:
+        """Returns when who is there has changed since this returned last. Safe to cancel."""
+        ...
+
+
+class Presence(Protocol):
+    """Who is there, in any session."""
+
+    def watch(self, subjects: SessionSubjects) -> AbstractAsyncContextManager[PresenceWatch]:
+        """Follows a session, through outages of NATS: while it is away, what was known stays."""
+        ...
+
+
+class Attendance(Protocol):
+    """A gateway's part in the presence of a session. As of PresenceWatch, but that changes come by a callback."""
+
+    @property
+    def participants(self) -> tuple[Present, ...]: ...
+
+    @property
+    def more(self) -> int: ...
+
+    @property
+    def is_ready(self) -> bool: ...
+
+    def announce(self, members: tuple[Member, ...], more: int) -> None:
+        """Says who is at this gateway now, instead of what was said before. Counts here at once."""
+        ...
+
+
+class GatewayPresence(Presence, Protocol):
+    """For a process that has people connected."""
+
+    def attend(
+        self, subjects: SessionSubjects, on_change: Callable[[], None]
+    ) -> AbstractAsyncContextManager[Attendance]:
+        """Takes part in a session; at most once at a time for each. Calls `on_change` when the others have changed, and
+        when it becomes ready. What was announced last stays announced when the context ends: announce nobody first.
+        """
         ...
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from broker.checkpoint import START, Checkpoint, Page, decode_checkpoint, page_at, state_at
-from broker.codec import decode_at
+from broker.codec import VOID, decode_at
+from broker.errors import Unavailable
+from broker.events import Entry
 from broker.interfaces import Of, SessionLog
 from broker.session import fold
 from broker.state import SessionState
 from broker.subjects import SessionSubjects, place_of
 from broker.tail import StoredEntry
 from broker.transcript import Message, Transcript
+
+_STALE_WAIT_S = 0.02
+_STALE_TRIES = 250
 
 
 @dataclass(slots=True)
@@ -66,6 +72,17 @@ async def load(log: SessionLog, subjects: SessionSubjects) -> Loaded:
             loaded.apply(stored)
             position = stored.seq
     return loaded
+
+
+async def read_entry(log: SessionLog, subjects: SessionSubjects, seq: int) -> Entry:
+    """The record at a place that has been folded; waits for a replica that lags behind it. Raises Unavailable."""
+    for _ in range(_STALE_TRIES):
+        page, _ = await log.read(subjects, seq - 1, Of.RECORDS)
+        if page:
+            place = place_of(page[0].subject) if page[0].seq == seq else None
+            return VOID if place is None else decode_at(place, page[0].body)[0]
+        await asyncio.sleep(_STALE_WAIT_S)
+    raise Unavailable("a replica of the log stays behind")
 
 
 async def read_messages(log: SessionLog, subjects: SessionSubjects, before: int, want: int) -> list[Message]:

@@ -27,6 +27,7 @@ from broker.events import (
     ReasoningMessageEnd,
     ReasoningMessageStart,
     RunCancelRequested,
+    RunDropped,
     RunError,
     RunFinished,
     RunRequested,
@@ -163,6 +164,8 @@ def _apply_lane(state: SessionState, seq: int, entry: Entry, lane: str, event: E
             return inputs.failed(state, event)
         case RunRequested():
             return inputs.requested(state, seq, entry, event)
+        case RunDropped():
+            return runs.dropped(state, lane, event)
         case RunTakenOver():
             return runs.taken_over(state, lane, event)
         case RunFinished():

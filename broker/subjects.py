@@ -11,6 +11,9 @@ session's total order (`docs/ARCHITECTURE.md`):
 ``c.<pp>.<sid>``              the newest checkpoint (rollup; not republished)
 ``live.<pp>.<sid>.>``         the republished copy that readers subscribe to
 ``work.<pool>.<pp>.<sid>.<lane>``  a job: the lane has work (at most one)
+``pres.<pp>.<sid>.here``  who is at a gateway, announced by it (core NATS, never stored)
+``pres.<pp>.<sid>.ask``   asks the gateways of the session to announce it
+``gw.<gateway>``          a gateway's heartbeat (core NATS)
 ========================  =====================================================================
 
 Records and deltas are on subjects of their own so that a reader can take the records of a long run without
@@ -148,8 +151,31 @@ class SessionSubjects:
     def live_records(self) -> str:
         return f"live.{self.partition:02d}.{self.session}.r.>"
 
+    @property
+    def presence(self) -> str:
+        """Where gateways announce who is there."""
+        return f"pres.{self.partition:02d}.{self.session}.here"
+
+    @property
+    def presence_ask(self) -> str:
+        return f"pres.{self.partition:02d}.{self.session}.ask"
+
+    @property
+    def presence_all(self) -> str:
+        """Announcements and questions."""
+        return f"pres.{self.partition:02d}.{self.session}.*"
+
     def job(self, pool: str, lane: str) -> str:
         return f"work.{pool}.{self.partition:02d}.{self.session}.{lane}"
+
+
+HEARTBEATS = "gw.*"
+"""Of all gateways."""
+
+
+def heartbeat(gateway: str) -> str:
+    """The subject of a gateway's heartbeats."""
+    return f"gw.{gateway}"
 
 
 def place_of(subject: str) -> Place | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from broker.events import Participant, RunCancelRequested, RunStarted, RunTakenOver, SessionStateChanged
+from broker.events import Participant, RunCancelRequested, RunDropped, RunStarted, RunTakenOver, SessionStateChanged
 from broker.fold.approvals import forget_run as forget_approvals
 from broker.fold.change import end_input, remember_ended, with_lane, with_run
 from broker.fold.handoffs import forget_run as forget_handoffs
@@ -60,6 +60,19 @@ def _cancel_children(state: SessionState, run_id: str, wish: Cancel) -> SessionS
     for child in tuple(state.runs.values()):
         if child.parent == run_id and not child.detached:
             state = cancel(state, child, Cancel("immediate", wish.by, "parent"))
+    return state
+
+
+def dropped(state: SessionState, lane_name: str, event: RunDropped) -> SessionState:
+    """The run that asked does not wait any more: what it asked for is stopped, whether it has begun or not."""
+    parent = state.lane(lane_name).run
+    queued, child = state.queued(event.input_id), state.runs.get(run_id_of(event.input_id))
+    if parent is None:
+        return state
+    if queued is not None and queued.parent == parent:
+        return end_input(state, queued, "cancelled", code="parent_cancelled")
+    if child is not None and child.parent == parent:
+        return cancel(state, child, Cancel("immediate", None, "parent"))
     return state
 
 

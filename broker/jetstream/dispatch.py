@@ -35,9 +35,9 @@ class JetStreamJobQueue:
         self._connection = connection
         self._pool = pool
 
-    async def offer(self, subjects: SessionSubjects, lane: str) -> bool:
+    async def offer(self, subjects: SessionSubjects, lane: str, pool: str | None = None) -> bool:
         try:
-            await self._connection.publish(subjects.job(self._pool, lane), b"{}")
+            await self._connection.publish(subjects.job(pool or self._pool, lane), b"{}")
         except ServerRefused as error:
             if error.code == _PER_SUBJECT:
                 return False

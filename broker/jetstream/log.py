@@ -200,8 +200,17 @@ class JetStreamLog:
         ack = await self._retrying(lambda: self._publish(subjects.inputs, encode(entry), headers))
         return Stored(ack.seq, ack.duplicate)
 
-    async def claim(self, subjects: SessionSubjects, lane: str, expected: int, owner: Participant, ts: int) -> int:
-        return await self._own(subjects, lane, expected, owner, SessionOwner(lane, owner.kind, owner.id), ts)
+    async def claim(
+        self,
+        subjects: SessionSubjects,
+        lane: str,
+        expected: int,
+        owner: Participant,
+        ts: int,
+        can: tuple[str, ...] = (),
+    ) -> int:
+        event = SessionOwner(lane, owner.kind, owner.id, can or None)
+        return await self._own(subjects, lane, expected, owner, event, ts)
 
     async def release(self, subjects: SessionSubjects, lane: str, fence: int, owner: Participant, ts: int) -> None:
         await self._own(subjects, lane, fence, owner, SessionOwner(lane, "none"), ts)

@@ -5,151 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from agent_worker.agents import echo
-from agent_worker.config import WorkerSettings
-from agent_worker.context import Agent, RunEnded, SessionContext
+from agent_worker.context import Agent, SessionContext
+from agent_worker.errors import RunEnded
 from agent_worker.loading import load_agent
-from agent_worker.runtime import Worker
-from antiphon.processes import BrokerSettings
-from antiphon.worker_process import running_worker
-from broker.codec import decode_at
-from broker.config import LogSettings, NatsSettings
+from broker.config import LogSettings
 from broker.errors import ConfigError
-from broker.events import Entry, InputSent, Participant, RunCancelRequested, RunError
-from broker.jetstream.connection import Connection
 from broker.jetstream.dispatch import JetStreamJobQueue
-from broker.jetstream.log import JetStreamLog
-from broker.jetstream.topology import Topology
-from broker.state import Cancel
-from broker.subjects import MAIN_LANE, place_of, run_id_of
-from broker.tail import StoredEntry
-from broker.transcript import Transcript
+from broker.state import Cancel, Ended
+from broker.subjects import MAIN_LANE
 from tests.support.lagging import LaggingLog
 from tests.support.nats import NatsNode
-from tests.support.stack import Stack, open_log, read_entries
-
-LEASE_S = 1.5
-WAIT_S = 15.0
-USER = Participant("user", "user-1")
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """A log, and what a gateway does with it."""
-
-    url: str
-    settings: LogSettings
-    connection: Connection
-    log: JetStreamLog
-    jobs: JetStreamJobQueue
-
-    async def send(self, session: str, content: str, input_id: str) -> str:
-        """Stores an input and offers its job, as a gateway does; returns the run's id."""
-        subjects = self.log.subjects(session)
-        entry = Entry(id=input_id, ts=1, events=(InputSent(input_id, content),), by=USER)
-        await self.log.append_input(subjects, entry, input_id)
-        await self.jobs.offer(subjects, MAIN_LANE)
-        return run_id_of(input_id)
-
-    async def cancel(self, session: str, run_id: str) -> None:
-        entry = Entry(id=f"cancel-{run_id}", ts=1, events=(RunCancelRequested(run_id),), by=USER)
-        await self.log.append_input(self.log.subjects(session), entry, entry.id)
-
-    async def until(self, session: str, reached: Callable[[Transcript], object]) -> Transcript:
-        """Follows the session from its start until it is as asked for."""
-        transcript = Transcript()
-        async with asyncio.timeout(WAIT_S), self.log.tail(self.log.subjects(session), 0) as tail:
-            while True:
-                for stored in await tail.next():
-                    assert isinstance(stored, StoredEntry)
-                    place = place_of(stored.subject)
-                    assert place is not None
-                    transcript.apply(stored.seq, decode_at(place, stored.body)[0])
-                    if reached(transcript):
-                        return transcript
-
-    async def ended(self, session: str, run_id: str) -> Transcript:
-        return await self.until(session, lambda t: t.state.run_end(run_id))
-
-    async def streaming(self, session: str) -> Transcript:
-        """Returns when the first text of the session is in the log."""
-        return await self.until(session, lambda t: any(m.role == "assistant" and m.text for m in t.messages))
-
-    async def errors(self, session: str) -> list[RunError]:
-        entries = await read_entries(self.log, session)
-        return [event for _, entry in entries for event in entry.events if isinstance(event, RunError)]
-
-    async def queued_jobs(self) -> int:
-        """Jobs that are queued or leased."""
-        state = (await self.connection.api("STREAM.INFO.WORK"))["state"]
-        return int(state["messages"])
-
-    async def no_jobs(self) -> None:
-        """Returns when no job is left."""
-        async with asyncio.timeout(WAIT_S):
-            while await self.queued_jobs():
-                await asyncio.sleep(0.01)
-
-    @contextlib.asynccontextmanager
-    async def working(self, agent: Agent = echo.agent, **settings: float) -> AsyncIterator[Working]:
-        """A worker at work until the context ends; one that was not told to leave is cut short then."""
-        broker = BrokerSettings(NatsSettings(nats_url=self.url, ack_timeout_s=1.0), self.settings)
-        made = WorkerSettings(**{"concurrency": 8, "pull_wait_s": 1.0, **settings})  # type: ignore[arg-type]
-        async with running_worker(broker, made, agent) as worker, asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(worker.run())
-            yield Working(worker, task)
-            task.cancel()
-
-
-@dataclass(frozen=True, slots=True)
-class Working:
-    """A worker, and the task that it runs in."""
-
-    worker: Worker
-    task: asyncio.Task[None]
-
-    async def left(self) -> None:
-        """Asks it to leave, and returns when it has."""
-        self.worker.shutdown()
-        async with asyncio.timeout(WAIT_S):
-            await asyncio.wait({self.task})
-        self.task.result()
-
-    async def die(self) -> None:
-        """It leaves at once, as after a second signal."""
-        self.task.cancel()
-        await asyncio.wait({self.task})
-
-    def count(self, name: str, **labels: str) -> float:
-        """The value of one of its metrics, without `antiphon_worker_`."""
-        value = self.worker._services.metrics.registry.get_sample_value(f"antiphon_worker_{name}", labels)
-        return value or 0.0
-
-
-@contextlib.asynccontextmanager
-async def open_site(url: str, *, replicas: int = 1) -> AsyncIterator[Site]:
-    settings = LogSettings(partitions=2, replicas=replicas, lease_s=LEASE_S)
-    async with Connection(NatsSettings(nats_url=url), name="site") as connection:
-        await Topology(connection, settings).apply()
-        async with JetStreamLog(connection, settings) as log:
-            await log.prepare()
-            yield Site(url, settings, connection, log, JetStreamJobQueue(connection, "default"))
-
-
-def said(transcript: Transcript) -> str:
-    """What the agent has said, in all its messages."""
-    return "".join(message.text for message in transcript.messages if message.role == "assistant")
-
-
-def tokens(count: int) -> str:
-    return "".join(f"t{i} " for i in range(count))
-
+from tests.support.site import LEASE_S, USER, WAIT_S, Site, open_site, said, tokens
+from tests.support.stack import Stack, open_log
 
 # --- leaving -------------------------------------------------------------------------------------------------------
 
@@ -163,7 +35,7 @@ async def test_a_leaving_worker_ends_its_run_and_hands_over_what_waits(nats_serv
             await first.left()
         state = (await site.until("s", lambda t: t.state.lane(MAIN_LANE).owner is None and t.state.lanes)).state
         state = (await site.ended("s", running)).state
-        assert state.run_end(running) == "success"
+        assert state.end_of(running) == Ended(running, "success")
         assert state.queued("b") is not None, "no run was taken after the worker was told to leave"
         assert await site.queued_jobs() == 1
         begin = time.monotonic()
@@ -183,7 +55,7 @@ async def test_a_run_that_outlasts_the_drain_goes_on_at_another_worker(nats_serv
             await first.left()
         async with site.working():
             transcript = await site.ended("s", run_id)
-        assert transcript.state.run_end(run_id) == "success"
+        assert transcript.state.end_of(run_id) == Ended(run_id, "success")
         assert said(transcript) == tokens(100)
         assert [m.reason for m in transcript.messages if m.role == "assistant"] == ["worker_lost", "complete"]
 
@@ -247,7 +119,7 @@ async def test_no_more_lanes_are_worked_on_than_there_is_room_for(nats_server: N
                 release.release()
         release.release()
         for i, run_id in enumerate(runs):
-            assert (await site.ended(f"s{i}", run_id)).state.run_end(run_id) == "success"
+            assert (await site.ended(f"s{i}", run_id)).state.end_of(run_id) == Ended(run_id, "success")
         assert most == 2
         assert worker.count("capacity") == 2
 
@@ -275,7 +147,7 @@ async def test_inputs_that_a_lagging_replica_does_not_show_yet_are_run(
         run_id = await site.send("s", "stream 30 tokens", "b")
         await site.send("s", "last", "c")
         transcript = await site.ended("s", "run_c")
-        assert transcript.state.run_end(run_id) == "success"
+        assert transcript.state.end_of(run_id) == Ended(run_id, "success")
         assert said(transcript) == "word0word1word2" + tokens(30) + "last"
         await site.no_jobs()
 
@@ -311,13 +183,13 @@ async def test_an_agent_that_raises_ends_its_run_and_no_more(nats_server: NatsNo
 
     async with open_site(nats_server.url) as site, site.working(Agent("raising", raising)) as worker:
         transcript = await site.ended("s", await site.send("s", "raise", "a"))
-        assert transcript.state.run_end("run_a") == "error"
+        assert transcript.state.end_of("run_a") == Ended("run_a", "error")
         (message,) = (m for m in transcript.messages if m.role == "assistant")
         assert (message.text, message.status, message.reason) == ("so far ", "done", "error")
         (error,) = await site.errors("s")
         assert (error.code, error.message) == ("agent_error", "the agent raised ValueError")
         transcript = await site.ended("s", await site.send("s", "again", "b"))
-        assert transcript.state.run_end("run_b") == "success"
+        assert transcript.state.end_of("run_b") == Ended("run_b", "success")
         assert worker.count("runs_total", end="error") == 1
         assert worker.count("runs_total", end="success") == 1
         await site.no_jobs()
@@ -326,7 +198,7 @@ async def test_an_agent_that_raises_ends_its_run_and_no_more(nats_server: NatsNo
 async def test_an_agent_that_says_nothing_ends_well(nats_server: NatsNode) -> None:
     async with open_site(nats_server.url) as site, site.working():
         transcript = await site.ended("s", await site.send("s", "nothing", "a"))
-        assert transcript.state.run_end("run_a") == "success"
+        assert transcript.state.end_of("run_a") == Ended("run_a", "success")
         assert [m.role for m in transcript.messages] == ["user"]
 
 
@@ -347,7 +219,7 @@ async def test_an_agent_that_hangs_is_ended_by_a_cancel(nats_server: NatsNode) -
         await site.streaming("s")
         await site.cancel("s", run_id)
         transcript = await site.ended("s", run_id)
-        assert transcript.state.run_end(run_id) == "cancelled"
+        assert transcript.state.end_of(run_id) == Ended(run_id, "cancelled")
         (message,) = (m for m in transcript.messages if m.role == "assistant")
         assert (message.text, message.reason) == ("thinking stopped", "cancelled")
         (reason,) = reasons
@@ -381,7 +253,7 @@ async def test_an_agent_that_ignores_its_cancel_is_left_behind(nats_server: Nats
         await site.streaming("s")
         await site.cancel("s", run_id)
         transcript = await site.ended("s", run_id)
-        assert transcript.state.run_end(run_id) == "cancelled"
+        assert transcript.state.end_of(run_id) == Ended(run_id, "cancelled")
         assert worker.count("agents_abandoned_total") == 1
         let_go.set()
         async with asyncio.timeout(WAIT_S):
@@ -396,14 +268,14 @@ async def test_a_worker_with_an_agent_left_behind_still_ends(nats_server: NatsNo
         run_id = await site.send("s", "go", "a")
         await site.streaming("s")
         await site.cancel("s", run_id)
-        assert (await site.ended("s", run_id)).state.run_end(run_id) == "cancelled"
+        assert (await site.ended("s", run_id)).state.end_of(run_id) == Ended(run_id, "cancelled")
         assert await worker.terminate() == 0
 
 
 async def test_a_run_that_takes_too_long_is_ended(nats_server: NatsNode) -> None:
     async with open_site(nats_server.url) as site, site.working(run_timeout_s=0.3) as worker:
         transcript = await site.ended("s", await site.send("s", "stream 10000 tokens at 50/s", "a"))
-        assert transcript.state.run_end("run_a") == "error"
+        assert transcript.state.end_of("run_a") == Ended("run_a", "error")
         (error,) = await site.errors("s")
         assert error.code == "run_timeout"
         (message,) = (m for m in transcript.messages if m.role == "assistant")
@@ -483,7 +355,7 @@ async def test_a_run_goes_on_through_a_restart_of_nats(nats_server: NatsNode) ->
         await nats_server.kill()
         await nats_server.start()
         transcript = await site.ended("s", run_id)
-        assert transcript.state.run_end(run_id) == "success"
+        assert transcript.state.end_of(run_id) == Ended(run_id, "success")
         assert said(transcript) == tokens(150)
 
 
@@ -498,6 +370,6 @@ async def test_a_run_is_continued_after_an_outage_beyond_its_lease(nats_server: 
                 await asyncio.sleep(0.02)
         nats_server.resume()
         transcript = await site.ended("s", run_id)
-        assert transcript.state.run_end(run_id) == "success"
+        assert transcript.state.end_of(run_id) == Ended(run_id, "success")
         assert said(transcript) == tokens(150)
         await site.no_jobs()

@@ -1,0 +1,103 @@
+"""Decisions and answers that a run waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent_worker.errors import NoAnswer, TooManyCalls
+from agent_worker.scope import LaneScope, now_ms
+from agent_worker.tools import LATE_MS
+from broker.events import ApprovalRequested, ApprovalResolved, ApprovalResponded, Participant
+from broker.state import Approval, SessionState
+
+ALLOWING = ("allow_once", "allow_always")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided: `option`, by whom, with what `payload` (edited arguments), and how it came about.
+
+    `status` is resolved, expired (the default counts), cancelled (nothing was decided: not allowed), or remembered (it was
+    decided for always before).
+    """
+
+    option: str | None
+    status: str
+    by: tuple[Participant, ...] = ()
+    payload: Any = None
+
+    @property
+    def allowed(self) -> bool:
+        return self.option in ALLOWING
+
+
+def remembered(scope: LaneScope, key: str | None) -> Decision | None:
+    """What was decided for always."""
+    known = None if key is None else scope.state.remembered.get(key)
+    return None if known is None else Decision(known.option, "remembered", (known.by,))
+
+
+async def request(scope: LaneScope, event: ApprovalRequested) -> None:
+    """Asks, unless an earlier attempt of the run has. Raises TooManyCalls, LogError."""
+    if event.approval_id in scope.state.approvals:
+        return
+    scope.writer.record(event)
+    await scope.stored()
+    if event.approval_id not in scope.state.approvals:
+        raise TooManyCalls("the session has as many approvals as it may have")
+
+
+async def decision(scope: LaneScope, approval_id: str) -> Decision:
+    """Waits until it is decided, or expires. Raises LogError."""
+    while True:
+        approval = scope.state.approvals[approval_id]
+        if approval.status != "pending":
+            return await _decided(scope, approval)
+        at_ms = None if approval.expires_at is None else approval.expires_at + LATE_MS
+        if await scope.until(lambda state: _settled(state, approval_id), at_ms) is None:
+            # An answer that came a moment before is first in the log, and counts.
+            scope.writer.record(ApprovalResolved(approval_id, "expired"))
+            await scope.stored()
+
+
+def _settled(state: SessionState, approval_id: str) -> Approval | None:
+    approval = state.approvals.get(approval_id)
+    return approval if approval is not None and approval.status != "pending" else None
+
+
+async def _decided(scope: LaneScope, approval: Approval) -> Decision:
+    by = tuple(vote.by for vote in approval.votes)
+    payload = None
+    if approval.status == "resolved":
+        entry = await scope.entry(approval.decided_seq)
+        payload = next((e.payload for e in entry.events if isinstance(e, ApprovalResponded)), None)
+    return Decision(approval.decision, approval.status, by, payload)
+
+
+def question(
+    approval_id: str, message: str, schema: Mapping[str, Any], *, roles: tuple[str, ...], expires_s: float | None
+) -> ApprovalRequested:
+    return ApprovalRequested(
+        approval_id,
+        "question",
+        message,
+        ("answer", "decline"),
+        "decline",
+        expires_at=expiry(expires_s),
+        roles=roles or None,
+        response_schema=schema,
+    )
+
+
+def answer_of(decided: Decision) -> Any:
+    """The answer to a question. Raises NoAnswer."""
+    if decided.option == "answer":
+        return decided.payload
+    raise NoAnswer("declined" if decided.status == "resolved" else decided.status)
+
+
+def expiry(after_s: float | None) -> int | None:
+    """The time, ms since 1970, that many seconds from now."""
+    return None if after_s is None else now_ms() + int(after_s * 1000)

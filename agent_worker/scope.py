@@ -1,0 +1,91 @@
+"""What a lane's owner has at hand while it owns the lane, and how it waits for what others write."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from agent_worker.config import WorkerSettings
+from agent_worker.metrics import WorkerMetrics
+from agent_worker.slots import Slot
+from agent_worker.writer import LaneWriter
+from broker.events import Entry, Participant
+from broker.interfaces import JobQueue, Presence, SessionLog
+from broker.loading import Loaded, read_entry
+from broker.state import SessionState
+from broker.subjects import SessionSubjects
+
+if TYPE_CHECKING:
+    from agent_worker.context import Agent
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerServices:
+    """What all lanes of a worker share."""
+
+    log: SessionLog
+    jobs: JobQueue
+    presence: Presence
+    agent: Agent
+    me: Participant
+    lease_s: float
+    settings: WorkerSettings
+    metrics: WorkerMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class LaneScope:
+    """An owned lane: its writer, its folded state, and its slot. `changed` returns at the next change of the state."""
+
+    services: WorkerServices
+    subjects: SessionSubjects
+    lane: str
+    fence: int
+    writer: LaneWriter
+    loaded: Loaded
+    slot: Slot
+    changed: Callable[[], Coroutine[Any, Any, None]]
+
+    @property
+    def state(self) -> SessionState:
+        return self.loaded.state
+
+    @property
+    def owned(self) -> bool:
+        """Nobody has claimed the lane since, as far as the state goes."""
+        return self.state.lane(self.lane).fence == self.fence
+
+    async def stored(self) -> None:
+        """Returns when everything said so far is stored and folded. Raises LogError."""
+        seq = await self.writer.flush()
+        while self.state.as_of < seq:
+            await self.changed()
+
+    async def until(self, found: Callable[[SessionState], T | None], at_ms: int | None = None) -> T | None:
+        """Waits until `found` finds something in the state, and returns it; None when it is `at_ms` by the wall clock."""
+        while True:
+            value = found(self.state)
+            if value is not None:
+                return value
+            left_s = None if at_ms is None else (at_ms - now_ms()) / 1000
+            if left_s is not None and left_s <= 0:
+                return None
+            try:
+                async with asyncio.timeout(left_s):
+                    await self.changed()
+            except TimeoutError:
+                continue
+
+    async def entry(self, seq: int) -> Entry:
+        """The record at `seq`. Raises Unavailable."""
+        return await read_entry(self.services.log, self.subjects, seq)
+
+
+def now_ms() -> int:
+    """The wall clock, ms since 1970."""
+    return int(time.time() * 1000)

@@ -1,0 +1,63 @@
+"""How many lanes a worker works on at once. A run that waits for people or other agents gives its slot up meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from agent_worker.metrics import WorkerMetrics
+
+
+class Slots:
+    """`size` slots for work; up to `parked_max` lanes may wait without one, more than that keep theirs."""
+
+    def __init__(self, size: int, parked_max: int, metrics: WorkerMetrics) -> None:
+        self.free = asyncio.Semaphore(size)
+        self.parked_max = parked_max
+        self.parked = 0
+        self.metrics = metrics
+
+    async def take(self) -> Slot:
+        """Waits for a free slot. Safe to cancel."""
+        await self.free.acquire()
+        return Slot(self)
+
+
+class Slot:
+    """A lane's slot, held from the beginning."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._held = True
+
+    async def hold(self) -> None:
+        """Returns when the slot is held (again). Safe to cancel."""
+        if not self._held:
+            await self._slots.free.acquire()
+            self._held = True
+
+    def give(self) -> None:
+        """Gives the slot up, if it is held."""
+        if self._held:
+            self._held = False
+            self._slots.free.release()
+
+    @asynccontextmanager
+    async def parked(self) -> AsyncIterator[None]:
+        """For the time of a wait: else agents that ask each other would block a small pool for good.
+
+        A wait that is cut short does not take the slot back: what is left to do then is to write how the run ended.
+        """
+        if self._slots.parked >= self._slots.parked_max or not self._held:
+            yield
+            return
+        self._slots.parked += 1
+        self._slots.metrics.parked.inc()
+        self.give()
+        try:
+            yield
+        finally:
+            self._slots.parked -= 1
+            self._slots.metrics.parked.dec()
+        await self.hold()

@@ -1,0 +1,147 @@
+"""What an agent says: texts, reasoning, steps, and tools that it only shows."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+
+from agent_worker.control import RunControl
+from agent_worker.errors import ContentTooLarge
+from agent_worker.lane import EVENT_BYTES_MAX
+from agent_worker.writer import LaneWriter
+from broker.codec import event_to_wire
+from broker.events import (
+    Event,
+    OtherEvent,
+    ReasoningMessageStart,
+    StepFinished,
+    StepStarted,
+    TextMessageStart,
+    ToolCallResult,
+    ToolCallStart,
+    ToolRequested,
+)
+
+
+class Speaking:
+    """The part of a SessionContext that speaks.
+
+    Text is stored before anyone sees it. `text()` and its like return as soon as the text is queued, and wait only
+    when too much is queued or the run is held; `flush()` returns when all of it is stored. All raise RunEnded after the
+    run has ended, and LogError when the lane is lost; an agent need not handle either. Events of more than 256 KiB
+    raise ContentTooLarge.
+    """
+
+    def __init__(self, writer: LaneWriter, control: RunControl, run_id: str, attempt: int) -> None:
+        self._writer = writer
+        self._control = control
+        self._message: str | None = None
+        self._reasoning: str | None = None
+        self._ids = 0
+        self.run_id = run_id
+        self.attempt = attempt
+        """1 for the first worker of the run, more after a takeover."""
+
+    async def text(self, delta: str) -> None:
+        """Says `delta`, as a part of the message that is open; opens one if there is none."""
+        if not delta:
+            return
+        await self._control.pass_through()
+        self._control.said += 1
+        self.end_reasoning()
+        if self._message is None:
+            self._message = self._new_id("msg")
+            self._writer.open(TextMessageStart(self._message), self._message, "text")
+        await self._writer.text(self._message, delta)
+
+    def end_message(self) -> None:
+        """Ends the open message, so that the next `text()` begins another."""
+        if self._message is not None:
+            self._writer.close(self._message)
+            self._message = None
+
+    async def reasoning(self, delta: str) -> None:
+        """Shows a part of the agent's reasoning; it ends where text begins."""
+        if not delta:
+            return
+        await self._control.pass_through()
+        self._control.said += 1
+        if self._reasoning is None:
+            self.end_message()
+            self._reasoning = self._new_id("rsn")
+            self._writer.open(ReasoningMessageStart(self._reasoning), self._reasoning, "reasoning")
+        await self._writer.text(self._reasoning, delta)
+
+    def end_reasoning(self) -> None:
+        """Ends the open reasoning, if there is any."""
+        if self._reasoning is not None:
+            self._writer.close(self._reasoning)
+            self._reasoning = None
+
+    @asynccontextmanager
+    async def step(self, name: str) -> AsyncIterator[None]:
+        """A named step of the run, shown to the people. At its beginning and its end the run may be held or stopped."""
+        await self._control.boundary()
+        self._writer.record(StepStarted(name))
+        await self._writer.room()
+        try:
+            yield
+        finally:
+            if not self._control.ended:
+                self._writer.record(StepFinished(name))
+        await self._control.boundary()
+
+    async def tool_call(self, name: str, args: Mapping[str, Any], *, tool_call_id: str | None = None) -> str:
+        """Shows that the agent calls a tool; returns the call's id, for `tool_result`.
+
+        A call without a result gets one that says so when the run is stopped or taken over.
+        """
+        await self._control.boundary()
+        self._end_texts()
+        id_ = tool_call_id or self._new_id("call")
+        self._writer.open(ToolCallStart(id_, name), id_, "tool_call")
+        await self._writer.text(id_, orjson.dumps(args).decode())
+        self._writer.close(id_)
+        self._control.called = True
+        self._writer.record(ToolRequested(id_, name, args, "agent"))
+        return id_
+
+    async def tool_result(self, tool_call_id: str, content: str) -> None:
+        """Shows what a tool gave back."""
+        await self._record(ToolCallResult(self._new_id("res"), tool_call_id, content))
+        await self._control.boundary()
+
+    async def custom(self, name: str, value: Any) -> None:
+        """An event of the application's own (AG-UI CUSTOM)."""
+        await self._record(OtherEvent("CUSTOM", {"type": "CUSTOM", "name": name, "value": value}))
+
+    async def state_snapshot(self, snapshot: Any) -> None:
+        """The agent's shared state, whole (AG-UI STATE_SNAPSHOT)."""
+        await self._record(OtherEvent("STATE_SNAPSHOT", {"type": "STATE_SNAPSHOT", "snapshot": snapshot}))
+
+    async def flush(self) -> None:
+        """Returns when everything said so far is stored."""
+        self._control.check()
+        await self._writer.flush()
+
+    def _end_texts(self) -> None:
+        self.end_reasoning()
+        self.end_message()
+
+    async def _record(self, event: Event) -> None:
+        self._control.check()
+        size = len(orjson.dumps(event_to_wire(event)))
+        if size > EVENT_BYTES_MAX:
+            raise ContentTooLarge(
+                f"the event has {size} bytes, the limit is {EVENT_BYTES_MAX}: keep the data elsewhere"
+            )
+        self._writer.record(event)
+        await self._writer.room()
+
+    def _new_id(self, kind: str) -> str:
+        self._ids += 1
+        return f"{kind}_{self.run_id.removeprefix('run_')}_{self.attempt}_{self._ids}_{secrets.token_hex(2)}"

@@ -1,0 +1,235 @@
+"""Tools: those that clients execute for the agent, and the agent's own. Both leave the same trace in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from agent_worker.errors import ArgumentsInvalid, ToolFailed, TooManyCalls
+from agent_worker.lane import EVENT_BYTES_MAX
+from agent_worker.scope import LaneScope, now_ms
+from broker import endings
+from broker.errors import ToolErrorCode
+from broker.events import (
+    ToolCallResult,
+    ToolCallStart,
+    ToolLapsed,
+    ToolRequested,
+    ToolResolved,
+)
+from broker.events import ToolFailed as ToolFailedEvent
+from broker.schema import Schema, SchemaInvalid
+from broker.state import Call, SessionState
+from broker.tools import ToolDeclaration
+
+LATE_MS = 500
+"""By how much a claim may be late: the clocks of gateways and workers differ a little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who may execute a call: a user, one device of a user, or (with neither) every client that has the tool.
+
+    After `grace_s` seconds every client with the tool may; None: never anybody else.
+    """
+
+    user: str | None = None
+    device: str | None = None
+    grace_s: float | None = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What a tool of the agent's own is given. `idempotency_key` is the same when the call is made again after a crash."""
+
+    name: str
+    args: Mapping[str, Any]
+    tool_call_id: str
+    idempotency_key: str
+
+
+ToolFunction = Callable[[Invocation], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCall:
+    """What to ask of a client: see `SessionContext.client_tool`."""
+
+    id: str
+    name: str
+    args: Mapping[str, Any]
+    target: Target
+    deadline_s: float
+    idempotent: bool
+    declaration: ToolDeclaration | None
+
+
+def check_arguments(call: ClientCall) -> None:
+    """Raises ArgumentsInvalid if the arguments are not as the client's declaration says."""
+    if call.declaration is None or call.declaration.parameters is None:
+        return
+    try:
+        problem = Schema(call.declaration.parameters).problem(call.args)
+    except SchemaInvalid as error:
+        raise ArgumentsInvalid(call.name, "", str(error)) from None
+    if problem is not None:
+        raise ArgumentsInvalid(call.name, problem.path, problem.message)
+
+
+async def request(scope: LaneScope, call: ClientCall) -> None:
+    """Writes the call, unless an earlier attempt of the run has. Raises TooManyCalls, LogError."""
+    if call.id in scope.state.calls:
+        return
+    now = now_ms()
+    targeted = call.target.user is not None or call.target.device is not None
+    grace_s = call.target.grace_s
+    await _announce(
+        scope,
+        ToolRequested(
+            call.id,
+            call.name,
+            call.args,
+            "client",
+            idempotent=call.idempotent,
+            participant=call.target.user,
+            device=call.target.device,
+            any_after=now + int(grace_s * 1000) if targeted and grace_s is not None else None,
+            deadline=now + int(call.deadline_s * 1000),
+            result_schema=None if call.declaration is None else call.declaration.result,
+        ),
+    )
+
+
+async def _announce(scope: LaneScope, event: ToolRequested) -> Call:
+    text = orjson.dumps(event.args).decode()
+    if len(text) > EVENT_BYTES_MAX:
+        raise ArgumentsInvalid(event.name, "", f"they have {len(text)} bytes, the limit is {EVENT_BYTES_MAX}")
+    scope.writer.open(ToolCallStart(event.tool_call_id, event.name), event.tool_call_id, "tool_call")
+    await scope.writer.text(event.tool_call_id, text)
+    scope.writer.close(event.tool_call_id)
+    scope.writer.record(event)
+    await scope.stored()
+    call = scope.state.calls.get(event.tool_call_id)
+    if call is None:
+        # The fold took no notice of it: it must not be waited for, nor be left without a result.
+        _answer(scope, event.tool_call_id, endings.error_content(ToolErrorCode.NOT_RUN.value))
+        raise TooManyCalls(f"{event.name}: the session has as many tool calls as it may have")
+    return call
+
+
+async def outcome(scope: LaneScope, call_id: str, name: str) -> Any:
+    """Waits for a client's result, and sees to claims that run out and to the deadline. Raises ToolFailed, LogError."""
+    while True:
+        call = scope.state.calls[call_id]
+        if call.status != "open":
+            return await _settled(scope, call, name)
+        at_ms = _next_time(call)
+        changed = await scope.until(lambda state, call=call: _differs(state, call), at_ms)  # type: ignore[misc]
+        if changed is None:
+            await _time_is_up(scope, call)
+
+
+def _next_time(call: Call) -> int | None:
+    times = [call.deadline] if call.deadline is not None else []
+    if call.claim is not None:
+        times.append(call.claim.expires_at)
+    return min(times) + LATE_MS if times else None
+
+
+def _differs(state: SessionState, call: Call) -> bool | None:
+    return True if state.calls.get(call.id) is not call else None
+
+
+async def _time_is_up(scope: LaneScope, call: Call) -> None:
+    """A claim has run out, or the whole call has. A result that came a moment before is first in the log, and counts."""
+    if call.deadline is not None and now_ms() > call.deadline:
+        code = ToolErrorCode.DEADLINE if call.claims else ToolErrorCode.NO_EXECUTOR
+        scope.writer.record(ToolFailedEvent(call.id, code.value))
+    elif call.claim is not None and call.idempotent:
+        scope.writer.record(ToolLapsed(call.id, call.claim.claim_id))
+    else:
+        scope.writer.record(ToolFailedEvent(call.id, ToolErrorCode.OUTCOME_UNKNOWN.value))
+    await scope.stored()
+
+
+async def _settled(scope: LaneScope, call: Call, name: str) -> Any:
+    """The result of a call that is settled, also put into the transcript."""
+    if call.status == "failed":
+        _answer_once(scope, call, endings.error_content(call.code or ToolErrorCode.ERROR.value))
+        raise ToolFailed(name, call.code or ToolErrorCode.ERROR.value)
+    entry = await scope.entry(call.settled_seq)
+    resolved = next((e for e in entry.events if isinstance(e, ToolResolved) and e.tool_call_id == call.id), None)
+    _answer_once(scope, call, endings.result_content(resolved))
+    if resolved is None:
+        raise ToolFailed(name, ToolErrorCode.OUTCOME_UNKNOWN.value)
+    if resolved.error is not None:
+        raise ToolFailed(name, ToolErrorCode.ERROR.value, resolved.error)
+    return resolved.result
+
+
+def _answer_once(scope: LaneScope, call: Call, content: str) -> None:
+    if not call.answered:
+        _answer(scope, call.id, content)
+
+
+def _answer(scope: LaneScope, call_id: str, content: str, *, json: bool = False) -> None:
+    extra = {"json": True} if json else {}
+    scope.writer.record(ToolCallResult(f"res_{call_id}", call_id, content, extra=extra))
+
+
+async def reject(scope: LaneScope, call_id: str, name: str, args: Mapping[str, Any]) -> None:
+    """A call that was not allowed is in the log all the same, and its result says so. Raises ToolFailed."""
+    code = ToolErrorCode.REJECTED.value
+    if call_id not in scope.state.calls:
+        await _announce(scope, ToolRequested(call_id, name, args, "agent"))
+        scope.writer.record(ToolFailedEvent(call_id, code))
+        _answer(scope, call_id, endings.error_content(code))
+        await scope.stored()
+    raise ToolFailed(name, code)
+
+
+async def run_own(
+    scope: LaneScope, call_id: str, name: str, args: Mapping[str, Any], function: ToolFunction, *, idempotent: bool
+) -> Any:
+    """Runs a tool of the agent's own, or gives the result that an earlier attempt of the run has had.
+
+    A call that was begun and has no result is made again only if it is idempotent. Raises ToolFailed, LogError.
+    """
+    call = scope.state.calls.get(call_id)
+    if call is None:
+        call = await _announce(scope, ToolRequested(call_id, name, args, "agent", idempotent=idempotent))
+    elif call.status != "open":
+        return await _own_result(scope, call, name)
+    elif not idempotent:
+        scope.writer.record(ToolFailedEvent(call_id, ToolErrorCode.OUTCOME_UNKNOWN.value))
+        _answer(scope, call_id, endings.error_content(ToolErrorCode.OUTCOME_UNKNOWN.value))
+        await scope.stored()
+        raise ToolFailed(name, ToolErrorCode.OUTCOME_UNKNOWN.value)
+    key = f"{scope.subjects.session}/{call.write_id}"
+    try:
+        result = await function(Invocation(name, args, call_id, key))
+    except Exception as error:
+        code = ToolErrorCode.ERROR.value
+        scope.writer.record(ToolFailedEvent(call_id, code))
+        _answer(scope, call_id, endings.error_content(code, type(error).__name__))
+        await scope.stored()
+        raise
+    content = result if isinstance(result, str) else orjson.dumps(result).decode()
+    if len(content.encode()) > EVENT_BYTES_MAX:
+        raise ToolFailed(name, ToolErrorCode.ERROR.value, f"the result is larger than {EVENT_BYTES_MAX} bytes")
+    _answer(scope, call_id, content, json=not isinstance(result, str))
+    await scope.stored()
+    return result
+
+
+async def _own_result(scope: LaneScope, call: Call, name: str) -> Any:
+    if call.status == "failed":
+        raise ToolFailed(name, call.code or ToolErrorCode.ERROR.value)
+    entry = await scope.entry(call.settled_seq)
+    found = next((e for e in entry.events if isinstance(e, ToolCallResult) and e.tool_call_id == call.id), None)
+    if found is None:
+        raise ToolFailed(name, ToolErrorCode.OUTCOME_UNKNOWN.value)
+    return orjson.loads(found.content) if found.extra.get("json") else found.content
