@@ -20,8 +20,8 @@ def check(state: SessionState, run_id: str, agent: str, asking: str) -> None:
     run, depth = state.runs.get(run_id), 0
     while run is not None:
         depth += 1
-        if run.agent is not None:
-            waiting.add(run.agent)
+        owner = state.lane(run.lane).owner
+        waiting |= {name for name in (run.agent, None if owner is None else owner.name) if name is not None}
         run = state.runs.get(run.parent or "")
     if agent in waiting:
         raise AskFailed(agent, "ask_cycle")
@@ -64,7 +64,8 @@ async def answer(scope: LaneScope, input_id: str, agent: str, at_ms: int) -> str
     """Waits for the child run's end, and returns what it said. Raises AskFailed, LogError."""
     end = await scope.until(lambda state: _end(state, input_id), at_ms)
     if end is None:
-        await _give_up(scope, input_id)
+        give_up(scope, input_id)
+        await scope.stored()
         raise AskFailed(agent, "timeout")
     if end != "success":
         raise AskFailed(agent, end)
@@ -84,7 +85,6 @@ def _end(state: SessionState, input_id: str) -> str | None:
     return "error" if fate is None or fate.status == "applied" else fate.status
 
 
-async def _give_up(scope: LaneScope, input_id: str) -> None:
-    """Nobody waits for the answer any more: whoever works on it is stopped."""
+def give_up(scope: LaneScope, input_id: str) -> None:
+    """Nobody waits for the answer any more: whoever works on it is stopped. Raises LogError."""
     scope.writer.record(RunDropped(input_id))
-    await scope.stored()

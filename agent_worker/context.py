@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ class SessionContext(Speaking):
         self._presence = presence
         self._history = history
         self._call_ids = CallIds(run_id)
+        # One after another: each has to see the lanes and the number of those before it.
+        self._asking = asyncio.Lock()
         self.session = scope.subjects.session
         self.lane = scope.lane
         self.inputs = tuple(inputs)
@@ -315,9 +318,15 @@ class SessionContext(Speaking):
         await self._control.boundary()
         input_id = self._call_ids.name("ask", [agent, content], key)
         self._end_texts()
-        await asking.request(self._scope, self.run_id, input_id, agent, content, detached=False)
-        async with self._waiting():
-            text = await asking.answer(self._scope, input_id, agent, now_ms() + int(timeout_s * 1000))
+        async with self._asking:
+            await asking.request(self._scope, self.run_id, input_id, agent, content, detached=False)
+        try:
+            async with self._waiting():
+                text = await asking.answer(self._scope, input_id, agent, now_ms() + int(timeout_s * 1000))
+        except asyncio.CancelledError:
+            # Given up by the author, or the run is being stopped: either way nobody waits for it.
+            asking.give_up(self._scope, input_id)
+            raise
         await self._control.boundary()
         return text
 
@@ -325,7 +334,8 @@ class SessionContext(Speaking):
         """Gives another agent something to do, and does not wait. Its run goes on when this one ends. Raises AskFailed."""
         await self._control.boundary()
         input_id = self._call_ids.name("tell", [agent, content], key)
-        await asking.request(self._scope, self.run_id, input_id, agent, content, detached=True)
+        async with self._asking:
+            await asking.request(self._scope, self.run_id, input_id, agent, content, detached=True)
 
     @asynccontextmanager
     async def _waiting(self) -> AsyncIterator[None]:

@@ -94,7 +94,7 @@ class Site:
                 await asyncio.sleep(0.01)
 
     @contextlib.asynccontextmanager
-    async def working(self, agent: Agent = echo.agent, **settings: float) -> AsyncIterator[Working]:
+    async def working(self, agent: Agent = echo.agent, **settings: float | str) -> AsyncIterator[Working]:
         """A worker at work until the context ends; one that was not told to leave is cut short then."""
         broker = BrokerSettings(NatsSettings(nats_url=self.url, ack_timeout_s=1.0), self.settings)
         made = WorkerSettings(**{"concurrency": 8, "pull_wait_s": 1.0, **settings})  # type: ignore[arg-type]
@@ -130,8 +130,8 @@ class Working:
 
 
 @contextlib.asynccontextmanager
-async def open_site(url: str, *, replicas: int = 1) -> AsyncIterator[Site]:
-    settings = LogSettings(partitions=2, replicas=replicas, lease_s=LEASE_S)
+async def open_site(url: str, *, replicas: int = 1, pools: str = "default") -> AsyncIterator[Site]:
+    settings = LogSettings(partitions=2, replicas=replicas, lease_s=LEASE_S, pools=pools)
     async with Connection(NatsSettings(nats_url=url), name="site") as connection:
         await Topology(connection, settings).apply()
         async with JetStreamLog(connection, settings) as log:
