@@ -8,18 +8,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
-from agent_worker import approvals, asking, tools
+from agent_worker import approvals, asking, handing_over, tools
 from agent_worker.approvals import Decision
 from agent_worker.calls import CallIds
 from agent_worker.control import RunControl
-from agent_worker.errors import NobodyCame
 from agent_worker.scope import LaneScope, now_ms
 from agent_worker.speaking import Speaking
 from agent_worker.tools import ClientCall, Target, ToolFunction
 from agent_worker.watching import RunPresence
-from broker.events import ApprovalRequested, HandoffExpired, HandoffRequested, InputApplied
+from broker.events import ApprovalRequested, HandoffRequested, InputApplied
 from broker.presence import Present
-from broker.state import Cancel, Handoff, QueuedInput, SessionState
+from broker.state import Cancel, QueuedInput, SessionState
 from broker.transcript import Message, message_id_of
 
 OnTakeover = Literal["continue", "restart", "fail"]
@@ -283,30 +282,11 @@ class SessionContext(Speaking):
         """
         await self._control.boundary()
         id_ = self._call_ids.name("ho", [to, reason, summary], key)
-        if id_ not in self.state.handoffs:
-            self._end_texts()
-            self._writer.record(HandoffRequested(id_, to, reason, summary, approvals.expiry(expires_s)))
-            await self._scope.stored()
-        handoff = self.state.handoffs.get(id_)
-        if handoff is None:
-            raise NobodyCame("another hand-over waits in this lane already")
+        self._end_texts()
+        event = HandoffRequested(id_, to, reason, summary, approvals.expiry(expires_s))
+        await handing_over.request(self._scope, event)
         async with self._waiting():
-            await self._taken(handoff)
-        raise NobodyCame(f"nobody with the role {to!r} took the lane in time")
-
-    async def _taken(self, handoff: Handoff) -> None:
-        """Returns when it has expired. If it is accepted, the lane is lost, and this task is cancelled."""
-
-        def settled(state: SessionState) -> bool | None:
-            known = state.handoffs.get(handoff.id)
-            return True if known is None or known.status != "waiting" else None
-
-        if await self._scope.until(settled, handoff.expires_at) is None:
-            self._writer.record(HandoffExpired(handoff.id))
-            await self._scope.stored()
-        known = self.state.handoffs.get(handoff.id)
-        if known is None or known.status == "accepted":
-            await self._scope.until(lambda _: None)
+            await handing_over.outcome(self._scope, event)
 
     # --- other agents --------------------------------------------------------------------------------------------------
 

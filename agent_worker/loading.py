@@ -31,13 +31,16 @@ def load_agent(name: str) -> Agent:
     return _as_agent(name, _find(name, module_name, object_name))
 
 
-def check_agent(name: str) -> None:
-    """Raises ConfigError for an agent that could not be run here. A worker is told the same; this is to tell it early."""
+def check_agent(name: str) -> str:
+    """The agent's own name. Raises ConfigError for one that could not be run here.
+
+    A worker is told the same; this is to tell it early.
+    """
     if name == "local":
         local.weights()
         local.llama()
-    else:
-        load_agent(name)
+        return name
+    return load_agent(name).name
 
 
 def _find(name: str, module_name: str, object_name: str) -> Any:

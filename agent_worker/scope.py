@@ -13,7 +13,7 @@ from agent_worker.metrics import WorkerMetrics
 from agent_worker.slots import Slot
 from agent_worker.writer import LaneWriter
 from broker.events import Entry, Participant
-from broker.interfaces import JobQueue, Presence, SessionLog
+from broker.interfaces import Directory, JobQueue, Presence, SessionLog
 from broker.loading import Loaded, read_entry
 from broker.state import SessionState
 from broker.subjects import SessionSubjects
@@ -31,6 +31,7 @@ class WorkerServices:
     log: SessionLog
     jobs: JobQueue
     presence: Presence
+    directory: Directory
     agent: Agent
     me: Participant
     lease_s: float

@@ -67,7 +67,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version="antiphon 0.1.0")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_dev, _demo, _chat, _send, _tail, _gateway, _worker, _topology, _token, _doctor, _bench):
+    for add in (
+        _dev,
+        _demo,
+        _chat,
+        _send,
+        _tail,
+        _export,
+        _import,
+        _gateway,
+        _worker,
+        _topology,
+        _token,
+        _doctor,
+        _bench,
+    ):
         add(commands)
     return parser
 
@@ -102,6 +116,13 @@ def _access_flags(parser: argparse.ArgumentParser) -> None:
 def _dev(commands: Parsers) -> None:
     parser = _command(commands, "dev", "Run everything here: NATS, a gateway, a worker.", _run_dev)
     parser.add_argument("--agent", default="echo", metavar="NAME", help=f"{', '.join(BUILT_IN)} or module:object")
+    parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another agent, that agents may ask; may be repeated",
+    )
     _data_flag(parser)
     add_settings(parser, GatewaySettings, title="gateway", without=frozenset({"jwt_secret", "jwt_secret_file"}))
     add_settings(parser, LogSettings, title="log", without=frozenset({"replicas"}))
@@ -112,7 +133,8 @@ async def _run_dev(args: argparse.Namespace) -> None:
 
     broker = processes.BrokerSettings(settings(NatsSettings, args), settings(LogSettings, args, replicas=1))
     check_agent(args.agent)
-    await run_dev(DevOptions(place(args.data), broker, settings(GatewaySettings, args), args.agent))
+    asked = {check_agent(name): name for name in args.also}
+    await run_dev(DevOptions(place(args.data), broker, settings(GatewaySettings, args), args.agent, asked))
 
 
 def _demo(commands: Parsers) -> None:
@@ -169,6 +191,49 @@ async def _run_tail(args: argparse.Namespace) -> int:
 
     where = access(place(args.data), args.url, args.token, args.user)
     return await tail(where, args.session, from_start=args.from_start, as_json=args.json, until_idle=args.until_idle)
+
+
+# --- sessions as files -----------------------------------------------------------------------------------------------------
+
+
+def _export(commands: Parsers) -> None:
+    parser = _command(commands, "export", "Write a session out, whole, as lines of JSON.", _run_export)
+    parser.add_argument("session", help="the session's name")
+    parser.add_argument("-o", "--output", metavar="FILE", help="where to (default: standard output)")
+    _log_flags(parser)
+
+
+async def _run_export(args: argparse.Namespace) -> int:
+    from antiphon.transfer import export_session
+
+    return await export_session(_log_access(args), args.session, args.output)
+
+
+def _import(commands: Parsers) -> None:
+    parser = _command(commands, "import", "Restore an exported session into an empty one.", _run_import)
+    parser.add_argument("session", help="the name of the session to restore into")
+    parser.add_argument("file", metavar="FILE", help="what `antiphon export` has written; -: standard input")
+    _log_flags(parser)
+
+
+async def _run_import(args: argparse.Namespace) -> int:
+    from antiphon.transfer import import_session
+
+    return await import_session(_log_access(args), args.session, args.file)
+
+
+def _log_flags(parser: argparse.ArgumentParser) -> None:
+    _data_flag(parser)
+    add_settings(parser, NatsSettings, title="NATS (default: that of the `antiphon dev` beside)")
+    add_settings(parser, LogSettings, title="log")
+
+
+def _log_access(args: argparse.Namespace) -> processes.BrokerSettings:
+    """The log that the flags name, or that of the `antiphon dev` beside."""
+    running = place(args.data).running()
+    if args.nats_url is None and "ANTIPHON_NATS_URL" not in os.environ and running is not None:
+        args.nats_url = running.nats_url
+    return _broker_settings(args)
 
 
 # --- processes of a cluster ------------------------------------------------------------------------------------------------

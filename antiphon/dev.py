@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
@@ -39,6 +39,9 @@ class DevOptions:
     broker: BrokerSettings
     gateway: GatewaySettings
     agent: str
+    """Serves the sessions."""
+    asked: Mapping[str, str] = field(default_factory=dict)
+    """Agents that it may ask, by the names it asks for them by: each has a pool of that name."""
     users: tuple[str, ...] = ("user-1", "user-2")
     session: str = "demo"
 
@@ -50,11 +53,14 @@ async def run_dev(options: DevOptions) -> None:
     settings = replace(options.gateway, jwt_secret_file=str(options.place.secret_file))
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(EmbeddedServer(ServerOptions(data_dir=options.place.path / "nats")))
-        broker = replace(options.broker, nats=replace(options.broker.nats, nats_url=server.url))
+        pools = ",".join((*options.broker.log.pool_names, *options.asked))
+        broker = BrokerSettings(
+            replace(options.broker.nats, nats_url=server.url), replace(options.broker.log, pools=pools)
+        )
         async with Connection(broker.nats, name="topology") as connection:
             await Topology(connection, broker.log).apply()
         gateway, url = await stack.enter_async_context(running_gateway(broker, settings))
-        await stack.enter_async_context(_worker(options, server.url))
+        await stack.enter_async_context(_workers(options, server.url))
         options.place.announce(Running(url, server.url, os.getpid()))
         stack.callback(options.place.withdraw)
         settle_memory()
@@ -77,8 +83,8 @@ def _say_ready(options: DevOptions, url: str) -> None:
 
 
 @asynccontextmanager
-async def _worker(options: DevOptions, nats_url: str) -> AsyncIterator[None]:
-    """A worker process, started again when it ends."""
+async def _workers(options: DevOptions, nats_url: str) -> AsyncIterator[None]:
+    """A worker process for each agent, started again when it ends."""
     path = options.place.path / "worker.lock"
     lock = try_lock(path)
     if lock is None:
@@ -88,11 +94,16 @@ async def _worker(options: DevOptions, nats_url: str) -> AsyncIterator[None]:
         raise AntiphonError(f"a worker of an earlier run still uses {options.place.path}; stop it first")
     try:
         async with asyncio.TaskGroup() as tasks:
-            keeping = tasks.create_task(_keep_worker(options, nats_url, lock))
+            default = options.broker.log.pool_names[0]
+            agents = {default: options.agent, **options.asked}
+            keeping = [
+                tasks.create_task(_keep_worker(options, pool, agent, nats_url, lock)) for pool, agent in agents.items()
+            ]
             try:
                 yield
             finally:
-                keeping.cancel()
+                for task in keeping:
+                    task.cancel()
     finally:
         os.close(lock)
 
@@ -102,8 +113,8 @@ def _mark(options: DevOptions) -> str:
     return f"antiphon-data={options.place.path.absolute()}"
 
 
-async def _keep_worker(options: DevOptions, nats_url: str, lock: int) -> None:
-    output = options.place.path / "worker.log"
+async def _keep_worker(options: DevOptions, pool: str, agent: str, nats_url: str, lock: int) -> None:
+    output = options.place.path / ("worker.log" if pool not in options.asked else f"worker-{pool}.log")
     command = (
         sys.executable,
         "-X",
@@ -111,7 +122,9 @@ async def _keep_worker(options: DevOptions, nats_url: str, lock: int) -> None:
         "-m",
         "antiphon",
         "worker",
-        options.agent,
+        agent,
+        "--pool",
+        pool,
         "--nats-url",
         nats_url,
         "--worker-drain-s",

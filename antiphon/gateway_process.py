@@ -15,12 +15,14 @@ from broker.jetstream.connection import Connection
 from broker.jetstream.dispatch import JetStreamJobQueue
 from broker.jetstream.health import JetStreamHealth
 from broker.jetstream.log import JetStreamLog
+from broker.jetstream.presence import NatsPresence
 from gateway.app import Gateway
 from gateway.auth import Authenticator
 from gateway.commands import Commands
 from gateway.config import GatewaySettings
 from gateway.hub import Hub
 from gateway.metrics import GatewayMetrics
+from gateway.presence import Rooms
 from gateway.websocket import Services
 
 _log = structlog.get_logger("antiphon.gateway")
@@ -41,8 +43,12 @@ async def running_gateway(broker: BrokerSettings, settings: GatewaySettings) -> 
         await stack.enter_async_context(_prepared(connection, log))
         jobs = JetStreamJobQueue(connection, broker.log.pool_names[0])
         hub = await stack.enter_async_context(Hub(log, jobs, settings, metrics))
+        presence = await stack.enter_async_context(
+            NatsPresence(connection, name, heartbeat_s=settings.presence_heartbeat_s, grace_s=settings.leave_grace_s)
+        )
+        rooms = await stack.enter_async_context(Rooms(presence, settings.leave_grace_s, metrics))
         commands = Commands(hub, log, jobs, settings, metrics)
-        services = Services(name, hub, log, commands, authenticator, settings, metrics)
+        services = Services(name, hub, log, commands, rooms, authenticator, settings, metrics)
         gateway = Gateway(services, JetStreamHealth(connection, log, broker.log))
         url = await stack.enter_async_context(serving(gateway.app, settings.host, settings.port))
         yield gateway, url

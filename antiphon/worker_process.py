@@ -17,6 +17,7 @@ from agent_worker.scope import WorkerServices
 from antiphon.processes import BrokerSettings, settle_memory, stop_signals, wait_for_log
 from broker.events import Participant
 from broker.jetstream.connection import Connection
+from broker.jetstream.directory import JetStreamDirectory
 from broker.jetstream.dispatch import JetStreamJobQueue, JetStreamJobSource
 from broker.jetstream.log import JetStreamLog
 from broker.jetstream.presence import NatsPresence
@@ -46,7 +47,8 @@ async def running_worker(broker: BrokerSettings, settings: WorkerSettings, agent
         jobs = JetStreamJobQueue(connection, settings.pool)
         lease_s = await stored_lease_s(connection, settings.pool)
         presence = await stack.enter_async_context(NatsPresence(connection))
-        services = WorkerServices(log, jobs, presence, agent, me, lease_s, settings, metrics)
+        directory = JetStreamDirectory(connection)
+        services = WorkerServices(log, jobs, presence, directory, agent, me, lease_s, settings, metrics)
         yield Worker(source, services)
 
 

@@ -142,6 +142,7 @@ def _session_to_wire(state: SessionState) -> dict[str, Any]:
         "createdBy": _by_to_wire(state.created_by),
         "createdSeq": state.created_seq,
         "closed": state.closed,
+        "deletedSeq": state.deleted_seq,
         "remembered": {key: [r.option, _by_to_wire(r.by), r.seq] for key, r in state.remembered.items()},
     }
 
@@ -158,6 +159,7 @@ def _session_from_wire(wire: dict[str, Any]) -> dict[str, Any]:
         "created_by": participant_from_wire(wire["createdBy"]),
         "created_seq": int(wire["createdSeq"]),
         "closed": bool(wire["closed"]),
+        "deleted_seq": int(wire["deletedSeq"]),
         "remembered": {key: Remembered(o, by, seq) for key, (o, by, seq) in remembered.items() if by is not None},
     }
 

@@ -23,11 +23,13 @@ from broker.events import (
     HandoffReturned,
     InputCancelRequested,
     InputSent,
+    MessagesImported,
     OtherEvent,
     Participant,
     RunCancelRequested,
     SessionClosed,
     SessionCreated,
+    SessionDeleted,
     SessionOwner,
     SessionReopened,
     SessionUpdated,
@@ -51,6 +53,8 @@ _PARTICIPANT_EVENTS = (
     SessionUpdated,
     SessionClosed,
     SessionReopened,
+    SessionDeleted,
+    MessagesImported,
 )
 
 
@@ -84,6 +88,7 @@ _ACCEPTS: dict[str, Callable[[Any], bool]] = {
     "Any": lambda _: True,
     "Mapping[str, Any]": lambda v: isinstance(v, dict),
     "Sequence[str]": _is_texts,
+    "Sequence[Mapping[str, Any]]": lambda v: isinstance(v, list | tuple) and all(isinstance(i, dict) for i in v),
     "Sequence[str] | None": lambda v: v is None or _is_texts(v),
     "Mapping[str, Any] | None": lambda v: v is None or isinstance(v, dict),
 }

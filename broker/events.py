@@ -172,6 +172,27 @@ class SessionReopened:
     extra: Extra = field(default_factory=_extra)
 
 
+@dataclass(frozen=True, slots=True)
+class SessionDeleted:
+    """All that was before this entry is gone; the session begins anew."""
+
+    TYPE: ClassVar[str] = "session.deleted"
+    extra: Extra = field(default_factory=_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesImported:
+    """A session that begins with the messages of another: `messages` as in the replies to `history`, `source` is where.
+
+    Counts only in a session where nobody has sent or claimed anything yet.
+    """
+
+    TYPE: ClassVar[str] = "messages.imported"
+    messages: Sequence[Mapping[str, Any]]
+    source: str | None = None
+    extra: Extra = field(default_factory=_extra)
+
+
 # --- ownership -------------------------------------------------------------------------------------------------
 
 
@@ -529,6 +550,8 @@ Event = (
     | SessionUpdated
     | SessionClosed
     | SessionReopened
+    | SessionDeleted
+    | MessagesImported
     | SessionOwner
     | InputApplied
     | InputFailed

@@ -32,6 +32,34 @@ class Stored:
     duplicate: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A session in the directory; `seq` grows with each note."""
+
+    session: str
+    seq: int
+
+
+class Directory(Protocol):
+    """Which sessions are whose, newest activity first. An aid: the logs are the truth, and a note may be stale.
+
+    `kind` is "user" (who created or wrote to the session; `whose` is the user's id) or "handoff" (a hand-over waits there
+    for a role; `whose` is the role).
+    """
+
+    async def note(self, kind: str, whose: str, session: str) -> None:
+        """Raises Unavailable."""
+        ...
+
+    async def forget(self, kind: str, whose: str, session: str) -> None:
+        """Raises Unavailable."""
+        ...
+
+    async def noted(self, kind: str, whose: str, before: int | None, limit: int) -> list[Noted]:
+        """The newest notes before note `before`, newest first. Raises Unavailable."""
+        ...
+
+
 class LiveTail(Protocol):
     """A session's entries from a place on, then live, in order, for one reader."""
 
@@ -91,6 +119,10 @@ class SessionLog(Protocol):
         """Gives a lane up. Raises WrongSequence if it was taken meanwhile, Unavailable."""
         ...
 
+    async def own(self, subjects: SessionSubjects, lane: str, expected: int, entry: Entry) -> int:
+        """As `claim`, with the record as it is; its id must differ from those of all others."""
+        ...
+
     async def append(self, subjects: SessionSubjects, lane: str, fence: int, entry: Entry) -> int:
         """Stores a lane's entry under its fence: a delta if it has `off`, else a record. Returns its sequence.
 
@@ -124,6 +156,10 @@ class SessionLog(Protocol):
 
     async def read_checkpoint(self, subjects: SessionSubjects) -> bytes | None:
         """The newest checkpoint. Raises Unavailable."""
+        ...
+
+    async def forget_before(self, subjects: SessionSubjects, seq: int) -> None:
+        """Deletes all that the session's log holds before entry `seq`, checkpoint included. Raises Unavailable."""
         ...
 
     async def write_checkpoint(self, subjects: SessionSubjects, lane: str, fence: int, body: bytes) -> None:

@@ -30,8 +30,7 @@ MAX_USER_DEVICES = 32
 """As above, of one user: who has more is a machine."""
 MAX_MEMBERS_BYTES = 512 << 10
 MAX_TOOLS_BYTES = 384 << 10
-"""Together they stay below the 1 MiB that a NATS message may have. Of what is beyond, devices are only counted, and
-tools left out."""
+"""Together below the 1 MiB of a NATS message. Of what is beyond, devices are only counted, and tools left out."""
 _MAX_PEERS = 1000
 
 _TOOL_FIELDS = tuple(field.name for field in dataclasses.fields(ToolDeclaration))
@@ -186,7 +185,6 @@ class Board:
         return bool(over) and self._merge()
 
     def _merge(self) -> bool:
-        before = self.participants, self.more
         devices: dict[tuple[str, str], list[Member]] = {}
         for gateway in sorted(self._heard):
             for member in self._heard[gateway].members:
@@ -194,9 +192,12 @@ class Board:
         users: dict[str, list[Member]] = {}
         for user, device in sorted(devices):
             users.setdefault(user, []).append(_united(devices[user, device]))
-        self.participants = tuple(_present(user, members) for user, members in users.items())
-        self.more = sum(heard.more for heard in self._heard.values())
-        return before != (self.participants, self.more)
+        participants = tuple(_present(user, members) for user, members in users.items())
+        more = sum(heard.more for heard in self._heard.values())
+        if (participants, more) == (self.participants, self.more):
+            return False
+        self.participants, self.more = participants, more
+        return True
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from broker.events import (
     InputFailed,
     InputSent,
     MessageSegment,
+    MessagesImported,
     ReasoningMessageEnd,
     ReasoningMessageStart,
     RunCancelRequested,
@@ -35,6 +36,7 @@ from broker.events import (
     RunTakenOver,
     SessionClosed,
     SessionCreated,
+    SessionDeleted,
     SessionOwner,
     SessionReopened,
     SessionStateChanged,
@@ -127,6 +129,10 @@ def _apply_participant(state: SessionState, seq: int, entry: Entry, event: Event
             return inputs.returned(handoffs.returned(state, entry, event), seq, entry, event)
         case SessionCreated() | SessionUpdated() | SessionClosed() | SessionReopened():
             return _apply_session(state, seq, entry, event)
+        case SessionDeleted():
+            return SessionState(as_of=seq, deleted_seq=seq)
+        case MessagesImported():
+            return replace(state, messages=state.messages + len(event.messages)) if state.untouched else state
         case _:
             return state
 

@@ -275,7 +275,10 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """State after the record at `as_of`. `messages` counts the transcript's messages so far."""
+    """State after the record at `as_of`. `messages` counts the transcript's messages so far.
+
+    `deleted_seq` is where the session was deleted and began anew, if it was.
+    """
 
     as_of: int = 0
     lanes: Mapping[str, Lane] = field(default_factory=dict)
@@ -291,6 +294,7 @@ class SessionState:
     created_by: Participant | None = None
     created_seq: int = 0
     closed: bool = False
+    deleted_seq: int = 0
     seen: Seen = field(default_factory=Seen)
     fates: tuple[InputFate, ...] = ()
     ended: tuple[Ended, ...] = ()
@@ -317,6 +321,11 @@ class SessionState:
     def end_of(self, id_: str) -> Ended | None:
         """How a run, a call, an approval or a hand-over ended, if it is among the latest `FATES_KEPT`."""
         return next((e for e in reversed(self.ended) if e.id == id_), None)
+
+    @property
+    def untouched(self) -> bool:
+        """Nobody has sent or claimed anything yet."""
+        return not self.lanes and not len(self.seen)
 
     @property
     def idle(self) -> bool:

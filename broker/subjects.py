@@ -35,6 +35,7 @@ DEFAULT_POOL = "default"
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _LANE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _INPUT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_DEVICE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _RUN_ID = re.compile(r"run_[A-Za-z0-9_-]{1,64}")
 
 
@@ -73,6 +74,13 @@ def check_input_id(value: str) -> str:
     """Returns `value`, or raises InvalidName."""
     if not _INPUT_ID.fullmatch(value):
         raise InvalidName("inputId", value, "1-64 of A-Z a-z 0-9 _ -")
+    return value
+
+
+def check_device(value: str) -> str:
+    """Returns `value`, or raises InvalidName."""
+    if not _DEVICE.fullmatch(value):
+        raise InvalidName("device", value, "1-64 of A-Z a-z 0-9 _ -")
     return value
 
 

@@ -6,20 +6,23 @@ message it belongs. Offsets count Unicode code points.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from broker.codec import participant_to_wire
+from broker.codec import participant_from_wire, participant_to_wire
 from broker.events import (
     Entry,
     Event,
     InputApplied,
     InputSent,
     MessageSegment,
+    MessagesImported,
     Participant,
     ReasoningMessageContent,
     ReasoningMessageEnd,
     ReasoningMessageStart,
+    SessionDeleted,
     SessionOwner,
     TextMessageContent,
     TextMessageEnd,
@@ -101,6 +104,26 @@ class Message:
         return view
 
 
+def imported(seq: int, position: int, wire: Mapping[str, Any]) -> Message:
+    """A message of another session (as `Message.as_dict` gives it), which entry `seq` holds; what is odd is left out."""
+
+    def text(name: str) -> str | None:
+        value = wire.get(name)
+        return value if isinstance(value, str) else None
+
+    message = Message(text("id") or f"imported_{seq}_{position}", text("role") or "user", seq)
+    message.by, message.lane, message.run = (
+        participant_from_wire(wire.get("by")),
+        text("lane") or MAIN_LANE,
+        text("run"),
+    )
+    message.name, message.tool_call_id = text("name"), text("toolCallId")
+    message.rolled_back = wire.get("rolledBack") is True
+    message.put(0, text("text") or "")
+    message.end(seq, text("reason"))
+    return message
+
+
 class Transcript:
     """Folds entries to messages, and keeps the state beside them. Not pure in place, pure in what it computes."""
 
@@ -149,8 +172,7 @@ class Transcript:
 
     def _apply_record(self, seq: int, entry: Entry, event: Event, before: SessionState) -> None:
         if entry.lane is None:
-            if isinstance(event, InputSent):
-                self._add_spoken(seq, entry, event, before)
+            self._apply_participant(seq, entry, event, before)
             return
         match event:
             case SessionOwner(kind="user"):
@@ -175,11 +197,33 @@ class Transcript:
             case _:
                 pass
 
+    def _apply_participant(self, seq: int, entry: Entry, event: Event, before: SessionState) -> None:
+        match event:
+            case InputSent():
+                self._add_spoken(seq, entry, event, before)
+            case SessionDeleted():
+                self._forget()
+            case MessagesImported() if before.untouched:
+                self._import(seq, event)
+            case _:
+                pass
+
     def _add(self, message: Message, entry: Entry) -> Message:
         message.lane, message.run, message.by = entry.lane, entry.run, entry.by
         self.messages.append(message)
         self._by_id[message.id] = self._open[message.id] = message
         return message
+
+    def _forget(self) -> None:
+        self.messages.clear()
+        self._by_id.clear()
+        self._open.clear()
+
+    def _import(self, seq: int, event: MessagesImported) -> None:
+        for position, wire in enumerate(event.messages):
+            message = imported(seq, position, wire)
+            self.messages.append(message)
+            self._by_id[message.id] = message
 
     def _add_applied(self, seq: int, entry: Entry, event: InputApplied, before: SessionState) -> None:
         queued = before.queued(event.input_id)

@@ -22,6 +22,7 @@ from broker.errors import CodecError, TopologyError, Unavailable, WrongSequence
 from broker.events import Entry, Participant, SessionOwner
 from broker.interfaces import Of, Stored
 from broker.jetstream.connection import Ack, Connection, ServerRefused
+from broker.jetstream.direct import read_batch
 from broker.jetstream.tailing import JetStreamTail
 from broker.jetstream.topology import stored_partitions
 from broker.subjects import SessionSubjects
@@ -169,29 +170,7 @@ class JetStreamLog:
             }
         )
         async with gate:
-            return await self._collect(f"$JS.API.DIRECT.GET.{subjects.stream}", body)
-
-    async def _collect(self, subject: str, body: bytes) -> tuple[list[StoredEntry], bool]:
-        entries: list[StoredEntry] = []
-        with self._connection.inbox() as (reply, answers):
-            await self._connection.send(subject, body, reply=reply)
-            try:
-                async with asyncio.timeout(self._connection.ack_timeout_s):
-                    while True:
-                        headers = (msg := await answers.get()).headers or {}
-                        match headers.get("Status"):
-                            case None:
-                                entries.append(
-                                    StoredEntry(int(headers["Nats-Sequence"]), headers["Nats-Subject"], msg.data)
-                                )
-                            case "204":
-                                return entries, headers.get("Nats-Num-Pending", "0") == "0"
-                            case "404":
-                                return entries, True
-                            case status:
-                                raise Unavailable(f"the log cannot be read: {headers.get('Description') or status}")
-            except TimeoutError:
-                raise Unavailable("the log did not answer a read in time") from None
+            return await read_batch(self._connection, subjects.stream, body)
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -210,10 +189,20 @@ class JetStreamLog:
         can: tuple[str, ...] = (),
     ) -> int:
         event = SessionOwner(lane, owner.kind, owner.id, can or None)
-        return await self._own(subjects, lane, expected, owner, event, ts)
+        return await self.own(subjects, lane, expected, _owning(owner, event, ts))
 
     async def release(self, subjects: SessionSubjects, lane: str, fence: int, owner: Participant, ts: int) -> None:
-        await self._own(subjects, lane, fence, owner, SessionOwner(lane, "none"), ts)
+        await self.own(subjects, lane, fence, _owning(owner, SessionOwner(lane, "none"), ts))
+
+    async def own(self, subjects: SessionSubjects, lane: str, expected: int, entry: Entry) -> int:
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
+        body = encode(entry)
+        subject = subjects.owner(lane)
+        deadline = asyncio.get_running_loop().time() + self._settings.lease_s
+        try:
+            return (await self._publish(subject, body, headers)).seq
+        except Unavailable as error:
+            return await self._find_out(subjects, subject, body, headers, entry.id, deadline, error)
 
     async def append(self, subjects: SessionSubjects, lane: str, fence: int, entry: Entry) -> int:
         subject = subjects.events(lane) if entry.off is None else subjects.deltas(lane)
@@ -227,23 +216,16 @@ class JetStreamLog:
         except Unavailable as error:
             return await self._find_out(subjects, subject, body, headers, entry.id, deadline, error)
 
+    async def forget_before(self, subjects: SessionSubjects, seq: int) -> None:
+        for subject in (subjects.everything, subjects.checkpoint):
+            try:
+                await self._connection.api(f"STREAM.PURGE.{subjects.stream}", {"filter": subject, "seq": seq})
+            except ServerRefused as error:
+                raise Unavailable(f"NATS refused to delete: {error.description}") from error
+
     async def write_checkpoint(self, subjects: SessionSubjects, lane: str, fence: int, body: bytes) -> None:
         headers = _fence_headers(subjects, lane, fence) | {"Nats-Rollup": "sub"}
         await self._publish(subjects.checkpoint, body, headers)
-
-    async def _own(
-        self, subjects: SessionSubjects, lane: str, expected: int, owner: Participant, event: SessionOwner, ts: int
-    ) -> int:
-        """Compare-and-set of the ownership record. The id tells our own record from others' after an unknown outcome."""
-        entry = Entry(id=f"own-{owner.id}-{random.getrandbits(40):010x}", ts=ts, events=(event,), lane=lane, by=owner)
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
-        body = encode(entry)
-        subject = subjects.owner(lane)
-        deadline = asyncio.get_running_loop().time() + self._settings.lease_s
-        try:
-            return (await self._publish(subject, body, headers)).seq
-        except Unavailable as error:
-            return await self._find_out(subjects, subject, body, headers, entry.id, deadline, error)
 
     async def _find_out(
         self,
@@ -317,6 +299,12 @@ class JetStreamLog:
             return
         for tail in self._tails.get(stream, ()):
             tail.disturbed()
+
+
+def _owning(owner: Participant, event: SessionOwner, ts: int) -> Entry:
+    """An ownership record; its id tells our own from others' after an unknown outcome."""
+    id_ = f"own-{owner.id}-{random.getrandbits(40):010x}"
+    return Entry(id=id_, ts=ts, events=(event,), lane=event.lane, by=owner)
 
 
 def _filter(subjects: SessionSubjects, of: Of) -> str:

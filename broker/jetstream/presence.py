@@ -208,7 +208,7 @@ class NatsPresence:
             _log.warning("a heartbeat that is none was ignored", gateway=gateway)
 
     def _lose(self, gateway: str) -> None:
-        _log.info("a gateway is lost", gateway=gateway)
+        _log.info("a gateway is gone", gateway=gateway)
         for room in tuple(self._rooms):
             room.lose(gateway)
 

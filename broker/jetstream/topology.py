@@ -16,6 +16,7 @@ from broker.subjects import stream_name
 
 WORK_STREAM = "WORK"
 META_STREAM = "ANTIPHON_META"
+INDEX_STREAM = "INDEX"
 META_PARTITIONS = "antiphon.meta.partitions"
 
 _DEPENDED_ON = frozenset(
@@ -53,7 +54,7 @@ def pool_consumer(pool: str) -> str:
 
 def wanted_streams(settings: LogSettings) -> dict[str, dict[str, Any]]:
     """Stream configurations by name."""
-    streams = {META_STREAM: _meta(settings), WORK_STREAM: _work(settings)}
+    streams = {META_STREAM: _meta(settings), INDEX_STREAM: _index(settings), WORK_STREAM: _work(settings)}
     for partition in range(settings.partitions):
         streams[stream_name(partition)] = _partition(settings, partition)
     return streams
@@ -103,6 +104,16 @@ def _work(settings: LogSettings) -> dict[str, Any]:
         "retention": "workqueue",
         "discard": "new",
         "discard_new_per_subject": True,
+        "max_msgs_per_subject": 1,
+    }
+
+
+def _index(settings: LogSettings) -> dict[str, Any]:
+    return _common(settings) | {
+        "name": INDEX_STREAM,
+        "subjects": ["idx.>"],
+        "retention": "limits",
+        "discard": "old",
         "max_msgs_per_subject": 1,
     }
 

@@ -171,7 +171,7 @@ HANDING = Agent("handing", handing)
 
 
 def _seconds(content: str) -> float | None:
-    return float(content.split()[-1]) if content != "hand" else None
+    return float(content.rsplit(maxsplit=1)[-1]) if content != "hand" else None
 
 
 async def take(site: Site, by: Participant) -> int:

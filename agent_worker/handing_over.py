@@ -1,0 +1,39 @@
+"""A run that asks for a human, and waits for somebody to come."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from agent_worker.errors import NobodyCame
+from agent_worker.scope import LaneScope
+from broker.events import HandoffExpired, HandoffRequested
+from broker.state import SessionState
+
+
+async def request(scope: LaneScope, event: HandoffRequested) -> None:
+    """Asks, unless an earlier attempt of the run has, and lets the operators know. Raises NobodyCame, LogError."""
+    if event.handoff_id not in scope.state.handoffs:
+        scope.writer.record(event)
+        await scope.stored()
+    if event.handoff_id not in scope.state.handoffs:
+        raise NobodyCame("another hand-over waits in this lane already")
+    await scope.services.directory.note("handoff", event.to, scope.subjects.session)
+
+
+async def outcome(scope: LaneScope, event: HandoffRequested) -> NoReturn:
+    """Waits until somebody takes the lane, and then for this task to be cancelled. Raises NobodyCame, LogError."""
+    known = scope.state.handoffs[event.handoff_id]
+    # Of an earlier attempt's request, the time it set counts.
+    if await scope.until(lambda state: _settled(state, event.handoff_id), known.expires_at) is None:
+        scope.writer.record(HandoffExpired(event.handoff_id))
+        await scope.stored()
+    known = scope.state.handoffs.get(event.handoff_id, known)
+    if known.status != "expired":
+        await scope.until(lambda _: None)
+    await scope.services.directory.forget("handoff", event.to, scope.subjects.session)
+    raise NobodyCame(f"nobody with the role {event.to!r} took the lane in time")
+
+
+def _settled(state: SessionState, handoff_id: str) -> bool | None:
+    known = state.handoffs.get(handoff_id)
+    return True if known is None or known.status != "waiting" else None

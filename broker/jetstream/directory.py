@@ -1,0 +1,62 @@
+"""Which sessions are somebody's, newest activity first: an index beside the logs (`broker.interfaces.Directory`).
+
+Each note is the last message on a subject of its own, so the stream's order is the order of activity, and a new note takes
+the old one's place at the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import orjson
+
+from broker.errors import Unavailable
+from broker.interfaces import Noted
+from broker.jetstream.connection import Connection, ServerRefused
+from broker.jetstream.direct import read_batch
+from broker.jetstream.topology import INDEX_STREAM
+
+NOTES_MAX = 10_000
+"""Sessions of one user (or role) that a listing looks at; beyond that, the oldest are left out."""
+_BATCH = 1024
+
+
+class JetStreamDirectory:
+    """The index, over a connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def note(self, kind: str, whose: str, session: str) -> None:
+        """Raises Unavailable."""
+        try:
+            await self._connection.publish(_subject(kind, whose, session), b"")
+        except ServerRefused as error:
+            raise Unavailable(f"NATS refused the write: {error.description}") from error
+
+    async def forget(self, kind: str, whose: str, session: str) -> None:
+        """Raises Unavailable."""
+        try:
+            await self._connection.api(f"STREAM.PURGE.{INDEX_STREAM}", {"filter": _subject(kind, whose, session)})
+        except ServerRefused as error:
+            raise Unavailable(f"NATS refused to forget: {error.description}") from error
+
+    async def noted(self, kind: str, whose: str, before: int | None, limit: int) -> list[Noted]:
+        """The newest notes before note `before`, newest first. Raises Unavailable."""
+        found: list[Noted] = []
+        position = 0
+        while True:
+            body = {"seq": position + 1, "next_by_subj": _subject(kind, whose, "*"), "batch": _BATCH}
+            page, end = await read_batch(self._connection, INDEX_STREAM, orjson.dumps(body))
+            for stored in page:
+                position = stored.seq
+                if before is None or position < before:
+                    found.append(Noted(stored.subject.rsplit(".", 1)[1], position))
+            found = found[-NOTES_MAX:]
+            if end or (before is not None and position >= before):
+                return found[::-1][:limit]
+
+
+def _subject(kind: str, whose: str, session: str) -> str:
+    # Ids of users and roles are any text: a subject holds a hash of them.
+    return f"idx.{kind}.{hashlib.blake2b(whose.encode(), digest_size=12).hexdigest()}.{session}"

@@ -1,0 +1,72 @@
+"""Export and restore: everything a session holds, through a file, into another log."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from broker.loading import load
+from broker.state import SessionState
+from broker.subjects import MAIN_LANE
+from broker.transcript import Transcript
+from broker.transfer import TransferError, exported, restore
+from broker.view import public_view
+from tests.support.nats import NatsNode
+from tests.support.site import Site, open_site
+from tests.support.stack import read_entries
+
+
+async def lines_of(site: Site, session: str) -> list[bytes]:
+    return [line async for line in exported(site.log, site.log.subjects(session))]
+
+
+def folded(transcript: Transcript) -> tuple[list[object], object]:
+    """What a session comes to, without the sequences, which are the log's."""
+    messages = [{k: v for k, v in m.as_dict().items() if k != "seq"} for m in transcript.messages]
+    return list(messages), _without_seq(public_view(transcript.state))
+
+
+def _without_seq(value: object) -> object:
+    if isinstance(value, dict):
+        return {k: _without_seq(v) for k, v in value.items() if k not in ("seq", "fence")}
+    return [_without_seq(v) for v in value] if isinstance(value, list) else value
+
+
+async def test_a_session_is_restored_as_it_was(nats_server: NatsNode) -> None:
+    """With a run that is still going on, what waits, and two owners; tokens too, with their times."""
+    async with open_site(nats_server.url) as site:
+        async with site.working():
+            await site.ended("old", await site.send("old", "stream 50 tokens", "a"))
+        async with site.working() as second:
+            await site.send("old", "stream 100000 tokens at 200/s", "b")
+            await site.send("old", "later", "c")
+            await site.until("old", lambda t: sum(len(m.text) for m in t.messages) > 500)
+            await second.die()
+        before = (await load(site.log, site.log.subjects("old"))).transcript
+        assert await restore(site.log, site.log.subjects("new"), await lines_of(site, "old")) > 0
+        after = (await load(site.log, site.log.subjects("new"))).transcript
+        assert folded(after) == folded(before)
+        old, new = await read_entries(site.log, "old"), await read_entries(site.log, "new")
+        assert [(e.ts, e.events, e.off) for _, e in new] == [(e.ts, e.events, e.off) for _, e in old]
+        assert after.state.lane_run(MAIN_LANE) is not None
+        # It is a session like any other: a worker goes on with it.
+        await site.jobs.offer(site.log.subjects("new"), MAIN_LANE)
+        async with site.working():
+            await site.until("new", lambda t: any(run.attempt > 1 for run in t.state.runs.values()))
+
+
+async def test_what_cannot_be_restored_is_refused(nats_server: NatsNode) -> None:
+    async with open_site(nats_server.url) as site:
+        await site.send("old", "hello", "a")
+        lines = await lines_of(site, "old")
+        with pytest.raises(TransferError, match="not empty"):
+            await restore(site.log, site.log.subjects("old"), lines)
+        for bad, message in (
+            ([], "line 1: this is not JSON"),
+            ([b"{}"], "line 1: this is not a session"),
+            ([lines[0], b"[]"], "line 2: this is not a JSON object"),
+            ([lines[0], orjson.dumps({"place": "moon", "seq": 1, "entry": {}})], "line 2: this is no entry"),
+        ):
+            with pytest.raises(TransferError, match=message):
+                await restore(site.log, site.log.subjects("new"), bad)
+        assert (await load(site.log, site.log.subjects("new"))).state == SessionState()
