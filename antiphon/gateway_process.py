@@ -12,6 +12,7 @@ import structlog
 from antiphon.listening import serving
 from antiphon.processes import BrokerSettings, settle_memory, stop_signals, wait_for_log
 from broker.jetstream.connection import Connection
+from broker.jetstream.directory import JetStreamDirectory
 from broker.jetstream.dispatch import JetStreamJobQueue
 from broker.jetstream.health import JetStreamHealth
 from broker.jetstream.log import JetStreamLog
@@ -47,7 +48,7 @@ async def running_gateway(broker: BrokerSettings, settings: GatewaySettings) -> 
             NatsPresence(connection, name, heartbeat_s=settings.presence_heartbeat_s, grace_s=settings.leave_grace_s)
         )
         rooms = await stack.enter_async_context(Rooms(presence, settings.leave_grace_s, metrics))
-        commands = Commands(hub, log, jobs, settings, metrics)
+        commands = Commands(hub, log, jobs, JetStreamDirectory(connection), settings, metrics)
         services = Services(name, hub, log, commands, rooms, authenticator, settings, metrics)
         gateway = Gateway(services, JetStreamHealth(connection, log, broker.log))
         url = await stack.enter_async_context(serving(gateway.app, settings.host, settings.port))

@@ -64,6 +64,8 @@ class _Field:
     wire: str
     accepts: Callable[[Any], bool]
     required: bool
+    flag: bool
+    """A bool, which is False where it is absent."""
 
 
 def _camel(name: str) -> str:
@@ -96,7 +98,7 @@ _ACCEPTS: dict[str, Callable[[Any], bool]] = {
 
 def _fields_of(cls: type) -> tuple[_Field, ...]:
     return tuple(
-        _Field(f.name, _camel(f.name), _ACCEPTS[str(f.type)], f.default is dataclasses.MISSING)
+        _Field(f.name, _camel(f.name), _ACCEPTS[str(f.type)], f.default is dataclasses.MISSING, str(f.type) == "bool")
         for f in dataclasses.fields(cls)
         if f.name != "extra"
     )
@@ -109,13 +111,13 @@ _FIELDS: dict[type, tuple[_Field, ...]] = dict(_TYPES.values())
 
 
 def event_to_wire(event: Event) -> dict[str, Any]:
-    """The event as a JSON object, `type` first; fields that are None or False, and need not be there, are left out."""
+    """The event as a JSON object, `type` first; fields that are None, and flags that are not set, are left out."""
     if isinstance(event, OtherEvent):
         return dict(event.body)
     wire: dict[str, Any] = {"type": event.TYPE}
     for spec in _FIELDS[type(event)]:
         value = getattr(event, spec.attribute)
-        if spec.required or (value is not None and value is not False):
+        if spec.required or (value is not None and not (spec.flag and value is False)):
             wire[spec.wire] = value
     wire.update(event.extra)
     return wire

@@ -184,7 +184,7 @@ class SessionDeleted:
 class MessagesImported:
     """A session that begins with the messages of another: `messages` as in the replies to `history`, `source` is where.
 
-    Counts only in a session where nobody has sent or claimed anything yet.
+    One that is `continued` adds its text to the message with its id. Counts only in a session where nobody has sent or claimed anything yet.
     """
 
     TYPE: ClassVar[str] = "messages.imported"

@@ -34,10 +34,11 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """A session in the directory; `seq` grows with each note."""
+    """A session in the directory; `seq` grows with each note, `ts` is when it was made (ms since 1970)."""
 
     session: str
     seq: int
+    ts: int
 
 
 class Directory(Protocol):
@@ -47,7 +48,7 @@ class Directory(Protocol):
     for a role; `whose` is the role).
     """
 
-    async def note(self, kind: str, whose: str, session: str) -> None:
+    async def note(self, kind: str, whose: str, session: str, ts: int) -> None:
         """Raises Unavailable."""
         ...
 

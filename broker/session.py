@@ -132,7 +132,8 @@ def _apply_participant(state: SessionState, seq: int, entry: Entry, event: Event
         case SessionDeleted():
             return SessionState(as_of=seq, deleted_seq=seq)
         case MessagesImported():
-            return replace(state, messages=state.messages + len(event.messages)) if state.untouched else state
+            begun = sum(message.get("continued") is not True for message in event.messages)
+            return replace(state, messages=state.messages + begun) if state.untouched else state
         case _:
             return state
 

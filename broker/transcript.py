@@ -221,6 +221,11 @@ class Transcript:
 
     def _import(self, seq: int, event: MessagesImported) -> None:
         for position, wire in enumerate(event.messages):
+            if wire.get("continued") is True:
+                begun, text = self._by_id.get(str(wire.get("id"))), wire.get("text")
+                if begun is not None and isinstance(text, str):
+                    begun.put(begun.length, text)
+                continue
             message = imported(seq, position, wire)
             self.messages.append(message)
             self._by_id[message.id] = message

@@ -22,7 +22,7 @@ def public_view(state: SessionState) -> dict[str, Any]:
         "inputs": [_input(queued) for queued in state.inputs],
         "calls": [_call(call) for call in state.calls.values() if call.status == "open"],
         "approvals": [_approval(a) for a in state.approvals.values() if a.status == "pending"],
-        "handoffs": [_handoff(h) for h in state.handoffs.values() if h.status == "waiting"],
+        "handoffs": [handoff_view(h) for h in state.handoffs.values() if h.status == "waiting"],
         "remembered": {key: {"option": r.option, "by": _by(r.by)} for key, r in state.remembered.items()},
     }
 
@@ -105,7 +105,8 @@ def _approval(approval: Approval) -> dict[str, Any]:
     }
 
 
-def _handoff(handoff: Handoff) -> dict[str, Any]:
+def handoff_view(handoff: Handoff) -> dict[str, Any]:
+    """A hand-over that waits, as clients see it."""
     return {
         "handoffId": handoff.id,
         "lane": handoff.lane,

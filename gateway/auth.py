@@ -15,12 +15,14 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from broker.errors import ConfigError, ErrorCode, Refused
+from broker.events import Participant
 from gateway.config import GatewaySettings
 
 MIN_SECRET_BYTES = 32
 """RFC 7518, section 3.2: an HS256 key has at least the size of the hash."""
 MAX_TOKEN_BYTES = 16_384
 MAX_PATTERNS = 100
+MAX_ROLES = 32
 _MAX_EXPIRY = 253_402_300_799
 """The end of the year 9999. A later one is in another unit, and beyond what timers and JSON numbers hold."""
 
@@ -47,12 +49,17 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A user, until `expires_at` (seconds since 1970)."""
+    """A user, until `expires_at` (seconds since 1970). `roles` is what the user is, for approvals and hand-overs."""
 
     id: str
     name: str | None
     expires_at: int
     grants: tuple[Grant, ...]
+    roles: tuple[str, ...] = ()
+
+    def participant(self) -> Participant:
+        """Who the user is in the log."""
+        return Participant("user", self.id, self.name, self.roles)
 
     def may(self, right: Right, session: str) -> bool:
         """Whether some pattern that matches the session gives the right; `admin` gives every one."""
@@ -155,7 +162,18 @@ def _identity(claims: Mapping[str, Any]) -> Identity:
     if expires_at > _MAX_EXPIRY:
         raise _unauthorized("the claim `exp` is too far in the future: it counts seconds")
     grants = tuple(_grant(pattern, rights) for pattern, rights in sessions.items())
-    return Identity(subject, name[:128] if isinstance(name, str) else None, expires_at, grants)
+    name = name[:128] if isinstance(name, str) else None
+    return Identity(subject, name, expires_at, grants, _roles(claims.get("roles", [])))
+
+
+def _roles(claim: Any) -> tuple[str, ...]:
+    if not isinstance(claim, list) or len(claim) > MAX_ROLES or not all(map(_is_role, claim)):
+        raise _unauthorized(f"the claim `roles` must be a list of at most {MAX_ROLES} names of 1-128 characters")
+    return tuple(dict.fromkeys(claim))
+
+
+def _is_role(name: Any) -> bool:
+    return isinstance(name, str) and 1 <= len(name) <= 128 and name.isprintable()
 
 
 def _grant(pattern: str, rights: Any) -> Grant:

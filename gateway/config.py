@@ -37,6 +37,12 @@ class GatewaySettings:
     ring_bytes: int = setting(1_048_576, "bytes of a session's entries kept for resuming", minimum=1024)
     outbox_bytes: int = setting(262_144, "unsent bytes beyond which a reader is held back", minimum=4096)
     slow_reader_s: float = setting(60.0, "seconds in which a held-back reader must take something", minimum=1)
+    leave_grace_s: float = setting(
+        10.0, "seconds that somebody is still listed who has left, so that a reload is no coming and going", minimum=0
+    )
+    presence_heartbeat_s: float = setting(
+        2.0, "seconds between a gateway's signs of life; after three without, its people are gone", minimum=0.05
+    )
     session_linger_s: float = setting(30.0, "seconds that a session nobody reads is kept in memory", minimum=0)
     job_repair_s: float = setting(
         5.0, "seconds of silence in a session with work until its job is offered again", minimum=0.1

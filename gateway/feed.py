@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import structlog
@@ -17,16 +19,18 @@ from broker.checkpoint import Checkpoint, decode_checkpoint
 from broker.codec import decode_at, frame
 from broker.errors import Unavailable
 from broker.interfaces import JobQueue, LiveTail, SessionLog
-from broker.lease import has_work
+from broker.lease import lanes_with_work, pool_of
 from broker.loading import load_state
 from broker.session import fold
 from broker.state import SessionState
-from broker.subjects import MAIN_LANE, Kind, SessionSubjects, place_of
+from broker.subjects import Kind, SessionSubjects, place_of
 from broker.tail import Rewound, StoredEntry
 from gateway.config import GatewaySettings
+from gateway.handed_over import close_left_open, left_open
 from gateway.metrics import GatewayMetrics
 from gateway.protocol import text_message
 from gateway.replay import ReplayEntry, sane_body, settled_streams, without_settled_text
+from gateway.witness import Witness
 
 _log = structlog.get_logger("antiphon.feed")
 
@@ -70,10 +74,14 @@ class Feed:
         self._floor = 0
         self._live: set[Reader] = set()
         self._readers: set[Reader] = set()
+        self._when_live: dict[Reader, Callable[[], None]] = {}
+        self._witnesses: set[Witness] = set()
         self._unsent: list[bytes] = []
         self._flush_due = False
         self._changed = asyncio.Event()
         self._caught_up = False
+        self._deleted_before = 0
+        """The log holds nothing before this sequence."""
 
     # --- for readers and commands ----------------------------------------------------------------------------------
 
@@ -98,6 +106,16 @@ class Feed:
         while self._position < seq:
             await self._next_change()
 
+    @contextmanager
+    def witness(self, entry_id: str) -> Iterator[Witness]:
+        """Sees what the fold makes of the entries with this id, for as long as the context is open."""
+        witness = Witness(entry_id)
+        self._witnesses.add(witness)
+        try:
+            yield witness
+        finally:
+            self._witnesses.discard(witness)
+
     def after(self, seq: int) -> list[ReplayEntry]:
         """The ring's entries after `seq`, which must not be below `floor`."""
         newer: list[ReplayEntry] = []
@@ -114,11 +132,18 @@ class Feed:
     def detach(self, reader: Reader) -> None:
         self._readers.discard(reader)
         self._live.discard(reader)
+        self._when_live.pop(reader, None)
+
+    def when_live(self, reader: Reader, tell: Callable[[], None]) -> None:
+        """Calls `tell` each time when the reader has caught up."""
+        self._when_live[reader] = tell
 
     def go_live(self, reader: Reader) -> None:
         """From here on the reader, who must have had everything up to `last`, gets what is new."""
         self._flush()
         self._live.add(reader)
+        if (tell := self._when_live.get(reader)) is not None:
+            tell()
 
     async def checkpoint(self) -> Checkpoint:
         """The newest checkpoint that the feed has passed. Raises Unavailable."""
@@ -180,13 +205,27 @@ class Feed:
         await self._changed.wait()
 
     async def _repair_job(self) -> None:
-        """A gateway may die between storing an input and offering its job: whoever sees the session offers it again."""
-        if has_work(self.state, MAIN_LANE):
-            try:
-                if await self._jobs.offer(self.subjects, MAIN_LANE):
+        """A gateway may die between two writes that belong together: whoever sees the session does what is missing.
+
+        That is to offer the job of a lane with work, to close what an agent left open in a lane that a human took, and to
+        delete what was before a deletion.
+        """
+        try:
+            for lane in lanes_with_work(self.state):
+                if await self._jobs.offer(self.subjects, lane, pool_of(self.state, lane)):
                     self._metrics.jobs_repaired.inc()
-            except Unavailable:
-                return
+            for lane in left_open(self.state):
+                await close_left_open(self._log, self.subjects, self.state, lane)
+            await self._finish_deletion()
+        except Unavailable:
+            return
+
+    async def _finish_deletion(self) -> None:
+        if self.state.deleted_seq > self._deleted_before:
+            oldest, _ = await self._log.read(self.subjects, 0)
+            if oldest and oldest[0].seq < self.state.deleted_seq:
+                await self._log.forget_before(self.subjects, self.state.deleted_seq)
+            self._deleted_before = self.state.deleted_seq
 
     def _take(self, stored: StoredEntry) -> None:
         self._position = stored.seq
@@ -198,6 +237,11 @@ class Feed:
         else:
             entry, faithful = decode_at(place, stored.body)
             self.state = fold(self.state, stored.seq, entry)
+            if self.state.deleted_seq == stored.seq:
+                self._forget_ring()
+            for witness in self._witnesses:
+                if witness.entry_id == entry.id:
+                    witness.saw(stored.seq, self.state)
             full = sane_body(entry, faithful, stored.body)
             settles = settled_streams(entry)
             body = without_settled_text(entry, full) if settles else full
@@ -208,6 +252,12 @@ class Feed:
         if not self._flush_due:
             self._flush_due = True
             asyncio.get_running_loop().call_soon(self._flush)
+
+    def _forget_ring(self) -> None:
+        """What has been deleted must not come from memory either."""
+        self._ring.clear()
+        self._ring_bytes = 0
+        self._floor = self.last
 
     def _remember(self, entry: ReplayEntry) -> None:
         self._ring.append(entry)

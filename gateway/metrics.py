@@ -13,6 +13,9 @@ class GatewayMetrics:
         self.connections = Gauge("antiphon_gateway_connections", "Open client connections", registry=self.registry)
         self.sessions = Gauge("antiphon_gateway_sessions", "Sessions open in this gateway", registry=self.registry)
         self.subscriptions = Gauge("antiphon_gateway_subscriptions", "Session subscriptions", registry=self.registry)
+        self.participants = Gauge(
+            "antiphon_gateway_participants", "Users present in a session through this gateway", registry=self.registry
+        )
         self.joins = self._counter("joins", "Joins by where they were served from: snapshot, ring or log", "kind")
         self.entries_delivered = self._counter("entries_delivered", "Entries written to live readers")
         self.held_back = self._counter("readers_held_back", "Times a reader fell behind and was held back")

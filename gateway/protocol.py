@@ -8,7 +8,11 @@ from typing import Any, Literal
 import orjson
 
 from broker.errors import ErrorCode, InvalidName, Refused
-from broker.subjects import check_input_id, check_run_id, check_session
+from broker.presence import STATES, Present
+from broker.session_config import ON_BUSY
+from broker.subjects import check_device, check_input_id, check_run_id
+from gateway.fields import BadFrame, Fields
+from gateway.plane import PlaneCommand, parse_plane
 
 PROTOCOL_VERSION = 1
 SUBPROTOCOL = "antiphon.v1"
@@ -22,6 +26,7 @@ class Hello:
     id: int
     token: str | None
     client: str
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,9 @@ class Subscribe:
     session: str
     after: str | None
     replay: Replay
+    tools: Any = None
+    """As sent: `broker.tools` parses them."""
+    watching: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,49 +89,26 @@ class History:
     limit: int
 
 
-Command = Hello | AuthRefresh | Ping | Subscribe | Unsubscribe | InputSend | InputCancel | RunCancel | History
+@dataclass(frozen=True, slots=True)
+class PresenceSet:
+    id: int
+    session: str
+    state: str
 
 
-class BadFrame(Refused):
-    """A frame that is no command. `id` is the command's, if it had one."""
-
-    def __init__(self, id_: int | None, code: ErrorCode, message: str, **data: Any) -> None:
-        super().__init__(code, message, **data)
-        self.id = id_
-
-
-class _Fields:
-    """Reads a command's fields, and says which one is wrong."""
-
-    def __init__(self, wire: dict[str, Any], id_: int) -> None:
-        self._wire = wire
-        self._id = id_
-
-    def text(self, name: str) -> str:
-        value = self._wire.get(name)
-        if not isinstance(value, str):
-            raise self.wrong(name, "must be text")
-        return value
-
-    def maybe_text(self, name: str) -> str | None:
-        return None if self._wire.get(name) is None else self.text(name)
-
-    def maybe_int(self, name: str, low: int, high: int) -> int | None:
-        value = self._wire.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self.wrong(name, f"must be a whole number from {low} to {high}")
-        return value
-
-    def choice(self, name: str, choices: tuple[str, ...]) -> str:
-        value = self._wire.get(name, choices[0])
-        if value not in choices:
-            raise self.wrong(name, f"must be one of {', '.join(choices)}")
-        return str(value)
-
-    def wrong(self, name: str, what: str) -> BadFrame:
-        return BadFrame(self._id, ErrorCode.BAD_COMMAND, f"`{name}` {what}", field=name)
+Command = (
+    Hello
+    | AuthRefresh
+    | Ping
+    | Subscribe
+    | Unsubscribe
+    | InputSend
+    | InputCancel
+    | RunCancel
+    | History
+    | PresenceSet
+    | PlaneCommand
+)
 
 
 def parse(data: str | bytes) -> Command:
@@ -138,46 +123,52 @@ def parse(data: str | bytes) -> Command:
     if not isinstance(id_, int) or isinstance(id_, bool) or not 0 <= id_ < 2**53:
         raise BadFrame(None, ErrorCode.BAD_COMMAND, "`id` must be a whole number from 0 to 2^53-1", field="id")
     try:
-        return _command(wire, id_, _Fields(wire, id_))
+        return _command(wire, id_, Fields(wire, id_))
     except InvalidName as error:
         raise BadFrame(id_, ErrorCode.BAD_NAME, str(error), field=error.kind) from None
 
 
-def _command(wire: dict[str, Any], id_: int, fields: _Fields) -> Command:
+def _command(wire: dict[str, Any], id_: int, fields: Fields) -> Command:
     match wire.get("op"):
         case "hello":
-            return Hello(id_, fields.maybe_text("token"), (fields.maybe_text("client") or "")[:100])
+            device = fields.maybe_text("device")
+            checked = None if device is None else check_device(device)
+            return Hello(id_, fields.maybe_text("token"), (fields.maybe_text("client") or "")[:100], checked)
         case "auth.refresh":
             return AuthRefresh(id_, fields.text("token"))
         case "ping":
             return Ping(id_)
         case "subscribe":
             replay: Replay = "every" if fields.choice("replay", ("merged", "every")) == "every" else "merged"
-            return Subscribe(id_, _session(fields), fields.maybe_text("after"), replay)
+            after, watching = fields.maybe_text("after"), fields.flag("watching", default=True)
+            return Subscribe(id_, fields.session(), after, replay, fields.any("tools"), watching)
         case "unsubscribe":
-            return Unsubscribe(id_, _session(fields))
+            return Unsubscribe(id_, fields.session())
         case "input.send":
             input_id = check_input_id(fields.text("inputId"))
-            return InputSend(id_, _session(fields), input_id, _content(fields), fields.maybe_text("mode"))
+            return InputSend(id_, fields.session(), input_id, _content(fields), fields.maybe_choice("mode", ON_BUSY))
         case "input.cancel":
-            return InputCancel(id_, _session(fields), check_input_id(fields.text("inputId")))
+            return InputCancel(id_, fields.session(), check_input_id(fields.text("inputId")))
         case "run.cancel":
-            mode = fields.choice("mode", ("immediate",))
-            return RunCancel(id_, _session(fields), check_run_id(fields.text("runId")), mode)
+            mode = fields.choice("mode", ("immediate", "after_step"))
+            return RunCancel(id_, fields.session(), check_run_id(fields.text("runId")), mode)
         case "history":
             before = fields.maybe_int("before", 0, 2**53)
-            return History(id_, _session(fields), before, fields.maybe_int("limit", 1, HISTORY_MAX) or 50)
+            return History(id_, fields.session(), before, fields.maybe_int("limit", 1, HISTORY_MAX) or 50)
+        case "presence.set":
+            if not fields.has("state"):
+                raise fields.wrong("state", "must be there")
+            return PresenceSet(id_, fields.session(), fields.choice("state", STATES))
         case str(op):
+            command = parse_plane(op, id_, fields)
+            if command is not None:
+                return command
             raise BadFrame(id_, ErrorCode.BAD_COMMAND, f"there is no command {op[:40]!r}", field="op")
         case _:
             raise fields.wrong("op", "must be text")
 
 
-def _session(fields: _Fields) -> str:
-    return check_session(fields.text("session"))
-
-
-def _content(fields: _Fields) -> str:
+def _content(fields: Fields) -> str:
     content = fields.text("content")
     if not content:
         raise fields.wrong("content", "must not be empty")
@@ -225,6 +216,33 @@ def caught_up(session: str, seq: int, epoch: str) -> bytes:
 
 def gap(session: str, from_: int, to: int) -> bytes:
     return orjson.dumps({"op": "session.gap", "session": session, "from": from_, "to": to})
+
+
+def presence(session: str, participants: tuple[Present, ...], more: int) -> bytes:
+    """Who looks at the session; `more` devices are there that are not listed. Who only listens is nobody's company."""
+    wire: dict[str, Any] = {
+        "op": "session.presence",
+        "session": session,
+        "participants": [_participant(present) for present in participants if present.watching],
+    }
+    if more:
+        wire["more"] = more
+    return orjson.dumps(wire)
+
+
+def _participant(present: Present) -> dict[str, Any]:
+    return {
+        "kind": present.kind,
+        "id": present.id,
+        "name": present.name,
+        "roles": present.roles,
+        "state": present.state,
+        "devices": [
+            {"device": device.device, "state": device.state, "tools": [tool.name for tool in device.tools]}
+            for device in present.devices
+            if device.watching
+        ],
+    }
 
 
 def parse_cursor(value: str) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""One client connection: the loop that reads frames and carries out commands, and the outlet that readers write to."""
+"""One client connection: the loop that reads frames and carries out commands."""
 
 from __future__ import annotations
 
@@ -15,84 +15,33 @@ from aiohttp import WSMessage, WSMsgType, web
 
 from broker.errors import CloseCode, CursorError, ErrorCode, InvalidName, LogError, Refused
 from broker.interfaces import SessionLog
-from gateway import protocol
+from broker.presence import Member
+from broker.tools import parse_tools
+from gateway import plane, protocol
 from gateway.auth import Authenticator, Identity, Right
-from gateway.commands import Commands
+from gateway.commands import Commands, Executor
 from gateway.config import GatewaySettings
+from gateway.fields import BadFrame
 from gateway.hub import Hub
 from gateway.limits import TokenBucket
 from gateway.metrics import GatewayMetrics
-from gateway.protocol import BadFrame, Command
+from gateway.outlet import Closing, SocketOutlet
+from gateway.presence import Rooms, Seat
+from gateway.protocol import Command
 from gateway.reader import SessionReader
 from gateway.subscribing import open_reader
 
 _log = structlog.get_logger("antiphon.connection")
 
-_CONGESTED_POLL_MIN_S, _CONGESTED_POLL_MAX_S = 0.01, 0.5
 _GOODBYE_S = 5.0
 """How long a peer has to take what is unsent, and then the reason why its connection ends."""
 SERVER = "antiphon/0.1.0"
 
 
-class Closing(Exception):
-    """Ends the connection with a close code."""
-
-    def __init__(self, code: CloseCode, name: str, retry_after_ms: int | None = None) -> None:
-        self.code = code
-        self.name = name
-        self.retry_after_ms = retry_after_ms
-        super().__init__(name)
-
-    def reason(self) -> bytes:
-        wire: dict[str, object] = {"code": self.name}
-        if self.retry_after_ms is not None:
-            wire["retry_after_ms"] = self.retry_after_ms
-        return orjson.dumps(wire)
-
-
-class SocketOutlet:
-    """Writes server frames to a socket, and says when it does not take them (`gateway.reader.Outlet`)."""
-
-    def __init__(self, transport: asyncio.Transport, settings: GatewaySettings) -> None:
-        self._transport = transport
-        self._limit = settings.outbox_bytes
-        self._patience_s = settings.slow_reader_s
-
-    @property
-    def congested(self) -> bool:
-        return self._transport.get_write_buffer_size() > self._limit
-
-    def write(self, data: bytes) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(data)
-
-    def end(self) -> None:
-        """Ends the socket at once if something is unsent: closing it would wait, for ever, for the peer to take that."""
-        if self._transport.get_write_buffer_size():
-            self._transport.abort()
-
-    async def uncongested(self) -> None:
-        """Raises Closing (slow_reader) when the peer takes nothing at all for too long.
-
-        The transport tells its protocol, which is the web server's, when it drains, so the buffer is looked at, ever
-        more rarely.
-        """
-        wait_s, before = _CONGESTED_POLL_MIN_S, self._transport.get_write_buffer_size()
-        stalled_since = time.monotonic()
-        while self.congested and not self._transport.is_closing():
-            await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 1.5, _CONGESTED_POLL_MAX_S)
-            now = self._transport.get_write_buffer_size()
-            if now < before:
-                stalled_since = time.monotonic()
-            elif time.monotonic() - stalled_since > self._patience_s:
-                raise Closing(CloseCode.SLOW_READER, "slow_reader")
-            before = now
-
-
 @dataclass(slots=True)
 class _Subscription:
     reader: SessionReader
+    seat: Seat
     task: asyncio.Task[None]
 
 
@@ -104,6 +53,7 @@ class Services:
     hub: Hub
     log: SessionLog
     commands: Commands
+    rooms: Rooms
     authenticator: Authenticator
     settings: GatewaySettings
     metrics: GatewayMetrics
@@ -121,6 +71,7 @@ class ClientConnection:
         self._settings = services.settings
         self._outlet = SocketOutlet(request.transport, services.settings)
         self._identity: Identity | None = None
+        self._device = self.id
         self._subscriptions: dict[str, _Subscription] = {}
         self._queue: asyncio.Queue[Command] = asyncio.Queue(services.settings.command_queue)
         self._bucket = TokenBucket(
@@ -186,6 +137,7 @@ class ClientConnection:
         except Refused as refusal:
             self._refuse(hello.id, refusal)
             raise Closing(CloseCode.UNAUTHORIZED, "unauthorized") from None
+        self._device = hello.device or self.id
         self._send(self._welcome(hello))
 
     async def _read(self) -> None:
@@ -247,7 +199,6 @@ class ClientConnection:
 
     async def _carry_out(self, command: Command) -> bytes:
         who = self._who()
-        commands = self._services.commands
         match command:
             case protocol.Ping():
                 return protocol.pong(command.id, int(time.time() * 1000))
@@ -255,18 +206,22 @@ class ClientConnection:
                 return await self._subscribe(command, who)
             case protocol.Unsubscribe():
                 return await self._unsubscribe(command)
-            case protocol.InputSend():
-                return protocol.ok(command.id, **await commands.input_send(command, who))
-            case protocol.InputCancel():
-                return protocol.ok(command.id, **await commands.input_cancel(command, who))
-            case protocol.RunCancel():
-                return protocol.ok(command.id, **await commands.run_cancel(command, who))
-            case protocol.History():
-                return protocol.ok(command.id, **await commands.history(command, who))
+            case protocol.PresenceSet():
+                return self._set_presence(command, who)
             case protocol.AuthRefresh():
                 return self._refresh(command, who)
             case protocol.Hello():
                 raise Refused(ErrorCode.BAD_COMMAND, "`hello` has been said already", field="op")
+            case plane.SessionList() | plane.HandoffList():
+                nobody = Executor(self._device, ())
+                return protocol.ok(command.id, **await self._services.commands.carry_out(command, who, nobody))
+            case _:
+                executor = self._executor(command.session)
+                return protocol.ok(command.id, **await self._services.commands.carry_out(command, who, executor))
+
+    def _executor(self, session: str) -> Executor:
+        subscription = self._subscriptions.get(session)
+        return Executor(self._device, () if subscription is None else subscription.seat.member.tools)
 
     async def _subscribe(self, command: protocol.Subscribe, who: Identity) -> bytes:
         who.require(Right.READ, command.session)
@@ -275,6 +230,10 @@ class ClientConnection:
         if len(self._subscriptions) >= self._settings.subscriptions:
             limit = self._settings.subscriptions
             raise Refused(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"at most {limit} on a connection", limit=limit)
+        tools = tuple(parse_tools(command.tools).values())
+        if tools:
+            who.require(Right.TOOLS, command.session)
+        member = Member(who.id, self._device, who.name, who.roles, tools=tools, watching=command.watching)
         stack = AsyncExitStack()
         try:
             feed = await stack.enter_async_context(self._services.hub.session(command.session))
@@ -282,9 +241,13 @@ class ClientConnection:
         except BaseException:
             await stack.aclose()
             raise
+        seat = self._services.rooms.sit(feed.subjects, self._outlet, member)
+        feed.when_live(opened.reader, seat.went_live)
         # The reply goes out before the reader's first entry, which its task sends later.
         task = self._tasks.create_task(self._run_reader(opened.reader, stack))
-        self._subscriptions[command.session] = _Subscription(opened.reader, task)
+        # Also when the task is cancelled before it has begun.
+        task.add_done_callback(lambda _: seat.leave())
+        self._subscriptions[command.session] = _Subscription(opened.reader, seat, task)
         self._services.metrics.subscriptions.inc()
         return protocol.ok(command.id, session=command.session, epoch=opened.epoch, head=opened.head)
 
@@ -306,6 +269,14 @@ class ClientConnection:
         await asyncio.wait([subscription.task])
         return protocol.ok(command.id)
 
+    def _set_presence(self, command: protocol.PresenceSet, who: Identity) -> bytes:
+        who.require(Right.READ, command.session)
+        subscription = self._subscriptions.get(command.session)
+        if subscription is None:
+            raise Refused(ErrorCode.NOT_SUBSCRIBED, "this connection is not subscribed to the session")
+        subscription.seat.update(state=command.state)
+        return protocol.ok(command.id)
+
     def _refresh(self, command: protocol.AuthRefresh, who: Identity) -> bytes:
         identity = self._services.authenticator.identify(command.token)
         if identity.id != who.id:
@@ -313,6 +284,8 @@ class ClientConnection:
         for session in self._subscriptions:
             identity.require(Right.READ, session)
         self._accept(identity)
+        for subscription in self._subscriptions.values():
+            subscription.seat.update(name=identity.name, roles=identity.roles)
         return protocol.ok(command.id, token_expires_at=identity.expires_at)
 
     # --- helpers -------------------------------------------------------------------------------------------------------

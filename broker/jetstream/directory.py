@@ -27,10 +27,10 @@ class JetStreamDirectory:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def note(self, kind: str, whose: str, session: str) -> None:
+    async def note(self, kind: str, whose: str, session: str, ts: int) -> None:
         """Raises Unavailable."""
         try:
-            await self._connection.publish(_subject(kind, whose, session), b"")
+            await self._connection.publish(_subject(kind, whose, session), str(ts).encode())
         except ServerRefused as error:
             raise Unavailable(f"NATS refused the write: {error.description}") from error
 
@@ -51,7 +51,8 @@ class JetStreamDirectory:
             for stored in page:
                 position = stored.seq
                 if before is None or position < before:
-                    found.append(Noted(stored.subject.rsplit(".", 1)[1], position))
+                    ts = int(stored.body) if stored.body.isdigit() else 0
+                    found.append(Noted(stored.subject.rsplit(".", 1)[1], position, ts))
             found = found[-NOTES_MAX:]
             if end or (before is not None and position >= before):
                 return found[::-1][:limit]

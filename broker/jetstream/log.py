@@ -217,9 +217,10 @@ class JetStreamLog:
             return await self._find_out(subjects, subject, body, headers, entry.id, deadline, error)
 
     async def forget_before(self, subjects: SessionSubjects, seq: int) -> None:
-        for subject in (subjects.everything, subjects.checkpoint):
+        # First the ownership records: without them no owner of before can write, a checkpoint least of all.
+        for wanted in ({"filter": subjects.everything, "seq": seq}, {"filter": subjects.checkpoint}):
             try:
-                await self._connection.api(f"STREAM.PURGE.{subjects.stream}", {"filter": subject, "seq": seq})
+                await self._connection.api(f"STREAM.PURGE.{subjects.stream}", wanted)
             except ServerRefused as error:
                 raise Unavailable(f"NATS refused to delete: {error.description}") from error
 

@@ -12,12 +12,16 @@
  *            limits: {frame_bytes: number, input_bytes: number}}} Welcome
  * @typedef {{op: string, id?: number, code?: string, message?: string, retryable?: boolean,
  *            retry_after_ms?: number, [field: string]: any}} Frame
+ * @typedef {'typing' | 'active' | 'idle' | 'away'} Presence
+ * @typedef {{kind: string, id: string, name?: string, roles: string[], state: Presence,
+ *            devices: {device: string, state: Presence, tools: string[]}[]}} Participant
  * @typedef {object} Handlers
  * @property {(phase: Phase, why: string) => void} phase
  * @property {(welcome: Welcome) => void} welcome
  * @property {(snapshot: Snapshot) => void} reset forget what was folded: this comes in its place
  * @property {(entry: Entry) => void} entry the next entry of the chain
  * @property {() => void} caughtUp
+ * @property {(participants: Participant[]) => void} presence who is there now
  */
 import { afterClose, backoffMs } from './closing.js';
 
@@ -37,6 +41,7 @@ export class CommandError extends Error {
     this.code = frame.code ?? 'error';
     this.retryable = frame.retryable ?? false;
     this.retryAfterMs = frame.retry_after_ms;
+    this.frame = frame;
   }
 }
 
@@ -57,11 +62,14 @@ export class Connection {
   /** @type {number | undefined} */ #beatTimer;
   /** @type {number | undefined} */ #joinTimer;
 
-  /** @param {string} url @param {string} session @param {string} token @param {Handlers} handlers */
-  constructor(url, session, token, handlers) {
+  /** @param {string} url @param {string} session @param {string} token @param {string} device
+   * @param {object[]} tools that this page executes @param {Handlers} handlers */
+  constructor(url, session, token, device, tools, handlers) {
     this.url = url;
     this.session = session;
     this.token = token;
+    this.device = device;
+    this.tools = tools;
     this.handlers = handlers;
     this.isLive = false;
   }
@@ -112,7 +120,7 @@ export class Connection {
   async #join() {
     try {
       const welcome = /** @type {Frame & Welcome} */ (
-        await this.request('hello', { token: this.token, client: CLIENT }));
+        await this.request('hello', { token: this.token, client: CLIENT, device: this.device }));
       clearTimeout(this.#joinTimer);
       this.#joinTimer = undefined;
       this.#isWelcome = true;
@@ -129,7 +137,8 @@ export class Connection {
    * (microtasks come first), so no entry is met in between. */
   async #subscribe() {
     const after = this.#last === null ? {} : { after: `${this.#epoch}:${this.#last}` };
-    const reply = await this.request('subscribe', { session: this.session, ...after });
+    const tools = this.tools.length ? { tools: this.tools } : {};
+    const reply = await this.request('subscribe', { session: this.session, ...after, ...tools });
     this.#epoch = reply.epoch;
     this.#subscribed = true;
   }
@@ -174,6 +183,7 @@ export class Connection {
     else if (frame.op === 'session.snapshot') this.#snapshot(/** @type {any} */ (frame));
     else if (frame.op === 'session.gap') this.#last = null; // a snapshot follows
     else if (frame.op === 'session.caught_up') this.#caughtUp();
+    else if (frame.op === 'session.presence') this.handlers.presence(frame.participants);
   }
 
   /** @param {Frame} frame a reply */

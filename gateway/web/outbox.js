@@ -3,7 +3,7 @@
  * Messages on their way: kept, in order, until the server has stored them. They survive a lost
  * socket and a reload of the tab; sending one again with its id is always safe (section 7).
  *
- * @typedef {{inputId: string, content: string, tries: number,
+ * @typedef {{inputId: string, content: string, mode?: string, tries: number,
  *            state: 'waiting' | 'sending' | 'stored' | 'failed', why: string, seq: number}} Item
  * @typedef {import('./connection.js').CommandError} CommandError
  */
@@ -31,9 +31,9 @@ export class Outbox {
     return this.items.length >= MAX_ITEMS;
   }
 
-  /** @param {string} content */
-  add(content) {
-    this.items.push({ inputId: newId(), content, tries: 0, state: 'waiting', why: '', seq: 0 });
+  /** @param {string} content @param {string} [mode] without it the session's counts */
+  add(content, mode) {
+    this.items.push({ inputId: newId(), content, mode, tries: 0, state: 'waiting', why: '', seq: 0 });
     this.#moved();
     this.pump();
   }
@@ -77,10 +77,11 @@ export class Outbox {
     this.#moved();
   }
 
-  /** A refused message again, as a new one: its id is spent. @param {string} inputId */
-  retry(inputId) {
+  /** A refused message again, as a new one: its id is spent. @param {string} inputId
+   * @param {string} [mode] */
+  retry(inputId, mode) {
     const item = this.items.find((candidate) => candidate.inputId === inputId);
-    if (item) Object.assign(item, { inputId: newId(), state: 'waiting', tries: 0, why: '' });
+    if (item) Object.assign(item, { inputId: newId(), mode, state: 'waiting', tries: 0, why: '' });
     this.#moved();
     this.pump();
   }
@@ -113,7 +114,7 @@ export class Outbox {
 }
 
 /** @returns {string} an id that nobody else has made */
-function newId() {
+export function newId() {
   if (crypto.randomUUID) return crypto.randomUUID();
   const bytes = crypto.getRandomValues(new Uint8Array(16)); // not a secure context: plain http
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');

@@ -7,16 +7,23 @@
  * @typedef {import('./fold.js').Message} Message
  * @typedef {import('./fold.js').Actor} Actor
  * @typedef {import('./connection.js').Phase} Phase
- * @typedef {{key: string, content: string, who: string, tag: string, tone: string,
+ * @typedef {{key: string, content: string, who: string, tag: string, tone: string, error?: string,
  *            actions: [string, () => void][]}} Waiting an entry of the queue
  * @typedef {{text: string, action: string, run: () => void}} Notice
  * @typedef {{fold: Fold, me: string, phase: Phase, why: string, waiting: Waiting[],
- *            notice: Notice | null, hasEarlier: boolean, isSettled: boolean}} Scene
+ *            notice: Notice | null, hasEarlier: boolean, isSettled: boolean, session: string,
+ *            people: import('./connection.js').Participant[],
+ *            cards: [string, import('./cards.js').ApprovalCard | import('./cards.js').AskCard][],
+ *            banners: [string, import('./handover.js').WaitingHandover | import('./handover.js').OwnLane][]}} Scene
  */
+import { newCard } from './cards.js';
+import { Keyed, announce, button, byId, element, nameOf, setLine, setText, timeOf } from './dom.js';
+import { newBanner } from './handover.js';
+import { callLine, isBad, marksOf, nameIn } from './marks.js';
+import { drawPeople, statusLine } from './people.js';
 import { TextView } from './text.js';
 
 const STUCK_PX = 48; // nearer to the end than this, the view follows it
-const FAILED = 'the run failed';
 const ANNOUNCED_CHARS = 600;
 
 /** @type {Record<Phase, string>} */
@@ -24,9 +31,6 @@ const PHASES = { joining: 'joining…', live: 'live', reconnecting: 'reconnectin
   refused: 'refused', expired: 'token expired', closed: 'closed' };
 /** @type {Record<string, string>} */
 const ASIDES = { reasoning: 'Reasoning', tool_call: 'Tool call', tool: 'Tool result' };
-
-/** @template {HTMLElement} [T=HTMLElement] @param {string} id @returns {T} */
-export const byId = (id) => /** @type {T} */ (document.getElementById(id));
 
 export class View {
   /** @type {Map<string, {node: HTMLElement, text: TextView}>} */ #shown = new Map();
@@ -36,6 +40,9 @@ export class View {
   /** @type {Message | undefined} */ #first;
   #scroller = byId('scroller');
   #list = byId('messages');
+  #cards = new Keyed(byId('cards'), newCard);
+  #banners = new Keyed(byId('banners'), newBanner);
+  /** @type {Keyed<string>} */ #calls = new Keyed(byId('calls'), newLine);
 
   constructor() {
     this.#scroller.addEventListener('scroll', () => this.#scrolled(), { passive: true });
@@ -59,6 +66,7 @@ export class View {
     const heightBefore = this.#isStuck ? 0 : this.#scroller.scrollHeight;
     const grewAbove = this.#drawMessages(scene);
     this.#drawQueue(scene.waiting);
+    this.#drawSession(scene);
     this.#drawChrome(scene);
     if (this.#isStuck) this.toEnd();
     else if (grewAbove) this.#scroller.scrollTop += this.#scroller.scrollHeight - heightBefore;
@@ -92,20 +100,21 @@ export class View {
     let shown = this.#shown.get(id);
     const isArrival = !shown && message === fold.messages.at(-1) && message.by?.id !== me;
     if (!shown) {
-      shown = newMessage(message, me);
+      shown = newMessage(fold, message, me);
       this.#shown.set(id, shown);
       this.#list.append(shown.node);
     }
     shown.text.update(message.text);
     const isLive = message.status === 'streaming' && fold.runs.some((run) => run.runId === message.run || !message.run);
     const isFinished = isArrival || shown.node.classList.contains('streaming');
-    if (isSettled && isFinished && !isLive) announce(message);
+    if (isSettled && isFinished && !isLive) announce(`${nameOf(message.by)}: ${message.text.slice(0, ANNOUNCED_CHARS)}`);
     shown.node.classList.toggle('streaming', isLive);
     shown.node.setAttribute('aria-busy', String(isLive));
+    shown.node.classList.toggle('rolled-back', Boolean(message.rolledBack));
     const marks = marksOf(fold, message);
     const line = /** @type {HTMLElement} */ (shown.node.lastElementChild);
-    line.textContent = marks.join(' · ');
-    line.classList.toggle('bad', marks.some((mark) => mark.startsWith(FAILED)));
+    setText(line, marks.join(' · '));
+    line.classList.toggle('bad', marks.some(isBad));
   }
 
   /** @param {Waiting[]} waiting */
@@ -118,7 +127,7 @@ export class View {
     }
     for (const item of waiting) {
       const old = this.#queued.get(item.key);
-      const look = JSON.stringify([item.tag, item.who, item.actions.map(([label]) => label)]);
+      const look = JSON.stringify([item.tag, item.who, item.error, item.actions.map(([label]) => label)]);
       if (old?.dataset.look === look) continue;
       const node = newWaiting(item);
       node.dataset.look = look;
@@ -130,6 +139,23 @@ export class View {
     if (order.some((node, at) => list.children[at] !== node)) list.replaceChildren(...order);
   }
 
+  /** Who is there, what it does, and what it waits for. @param {Scene} scene */
+  #drawSession({ fold, me, people, cards, banners, session, isSettled }) {
+    const title = fold.title || session;
+    setText(byId('session'), title);
+    document.title = `${title} · Antiphon`;
+    drawPeople(people, me);
+    const status = byId('status');
+    status.dataset.status = isSettled ? fold.status : '';
+    setLine(status, isSettled ? statusLine(fold, me, people) : '');
+    this.#cards.draw(cards);
+    this.#banners.draw(banners);
+    const asked = new Set(cards.map(([key]) => key));
+    const apart = fold.openCalls.filter(({ executor, toolCallId }) =>
+      executor === 'client' && !fold.message(toolCallId) && !asked.has(toolCallId));
+    this.#calls.draw(apart.map((call) => [call.toolCallId, `${call.name}: ${callLine(call)}`]));
+  }
+
   /** @param {Scene} scene */
   #drawChrome({ fold, phase, why, notice, hasEarlier, isSettled }) {
     const pill = byId('pill');
@@ -137,7 +163,7 @@ export class View {
     pill.dataset.phase = phase;
     byId('earlier').hidden = !hasEarlier;
     byId('empty').hidden = !isSettled || fold.messages.length > 0 || hasEarlier;
-    const running = fold.runs.filter((run) => !run.cancel);
+    const running = fold.runs.filter((run) => run.cancel?.mode !== 'immediate');
     const stop = byId('stop');
     stop.hidden = fold.runs.length === 0;
     setText(stop, running.length || stop.hidden ? 'Stop' : 'Stopping…');
@@ -147,9 +173,9 @@ export class View {
     line.hidden = !notice;
     if (!notice) return;
     setText(/** @type {HTMLElement} */ (line.firstElementChild), notice.text);
-    const button = /** @type {HTMLButtonElement} */ (line.lastElementChild);
-    setText(button, notice.action);
-    button.onclick = notice.run;
+    const action = /** @type {HTMLButtonElement} */ (line.lastElementChild);
+    setText(action, notice.action);
+    action.onclick = notice.run;
   }
 
   #isNearEnd() {
@@ -163,36 +189,24 @@ export class View {
   }
 }
 
-/** What a reader must know beside the text: how it ended, who went on. @param {Fold} fold
- * @param {Message} message @returns {string[]} */
-function marksOf(fold, message) {
-  const note = message.run === null ? undefined : fold.runNotes.get(message.run);
-  const marks = [];
-  if (message.reason === 'cancelled') marks.push('stopped');
-  if (message.reason === 'error') marks.push('cut short by an error');
-  if (message.reason === 'worker_lost') {
-    const next = { continue: ' – continued by another', restart: ' – started again by another' };
-    marks.push(`worker lost${next[/** @type {'continue'} */ (note?.takenOver)] ?? ''}`);
-  }
-  if (note?.error && note.errorAt === message.id) {
-    marks.push(`${FAILED} (${note.error.code})${note.error.message && `: ${note.error.message}`}`);
-  }
-  return marks;
-}
-
-/** @param {Message} message @param {string} me */
-function newMessage(message, me) {
+/** @param {Fold} fold @param {Message} message @param {string} me */
+function newMessage(fold, message, me) {
   const isMine = message.role === 'user' && message.by?.id === me;
   const aside = ASIDES[message.role];
-  const node = element('article', `message ${message.role}${isMine ? ' mine' : ''}`);
+  const isChild = message.lane !== null && message.lane !== 'main';
+  const node = element('article', `message ${message.role}${isMine ? ' mine' : ''}${isChild ? ' child' : ''}`);
   const body = element('div', 'text');
   if (aside) {
     const details = element('details', 'aside');
-    details.append(element('summary', '', message.name ? `${aside}: ${message.name}` : aside), body);
+    const name = message.name ?? (message.toolCallId && fold.message(message.toolCallId)?.name);
+    const summary = element('summary', '', name ? `${aside}: ${name}` : aside);
+    if (isChild) summary.prepend(element('span', 'author', `${nameIn(fold, message)} `));
+    details.append(summary, body);
     node.append(details, element('p', 'marks'));
   } else {
     const head = element('p', 'head');
-    head.append(element('span', 'author', isMine ? 'You' : nameOf(message.by, message.lane)));
+    head.append(element('span', 'author', isMine ? 'You' : nameIn(fold, message)));
+    if (message.role === 'assistant' && message.by?.kind === 'user') head.append(element('span', 'hint', 'for the agent'));
     if (message.ts) head.append(clockTime(message.ts));
     node.append(head, body, element('p', 'marks'));
   }
@@ -201,48 +215,33 @@ function newMessage(message, me) {
 }
 
 /** @param {Waiting} item */
-function newWaiting({ content, who, tag, tone, actions }) {
+function newWaiting({ content, who, tag, tone, error, actions }) {
   const node = element('li', '');
   const foot = element('p', 'foot');
   foot.append(element('span', 'who', who), element('span', `tag ${tone}`, tag));
   for (const [label, run] of actions) {
-    const button = element('button', 'quiet', label);
-    button.onclick = run;
-    foot.append(button);
+    foot.append(button('quiet', label, run));
   }
   node.append(element('p', 'content', content), foot);
+  if (error) {
+    const line = element('p', 'error', error);
+    line.setAttribute('role', 'alert');
+    node.append(line);
+  }
   return node;
 }
 
-/** @param {Actor | null | undefined} by @param {string | null} [lane] */
-export function nameOf(by, lane) {
-  const name = by?.name ?? (by?.kind === 'user' ? by.id : null) ?? (by?.kind === 'system' ? 'System' : 'Agent');
-  return lane && lane !== 'main' ? `${name} · ${lane}` : name;
+/** @param {string} text */
+function newLine(text) {
+  const node = element('li', '', text);
+  return { node, update: (/** @type {string} */ now) => setText(node, now) };
 }
 
 /** @param {number} ts ms since 1970 */
 function clockTime(ts) {
   const when = new Date(ts);
-  const node = element('time', '', when.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' }));
+  const node = element('time', '', timeOf(ts));
   node.setAttribute('datetime', when.toISOString());
   node.title = when.toLocaleString();
   return node;
-}
-
-/** @param {Message} message */
-function announce(message) {
-  byId('announcer').textContent = `${nameOf(message.by)}: ${message.text.slice(0, ANNOUNCED_CHARS)}`;
-}
-
-/** @param {string} tag @param {string} className @param {string} [text] @returns {HTMLElement} */
-function element(tag, className, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
-/** @param {HTMLElement} node @param {string} text */
-function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
 }

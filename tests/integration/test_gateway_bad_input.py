@@ -157,7 +157,7 @@ OUT_OF_RANGE = [
     ("history", "before", -1),
     ("history", "before", 2**54),
     ("subscribe", "replay", "some"),
-    ("run.cancel", "mode", "after_step"),
+    ("run.cancel", "mode", "gently"),
     ("input.send", "content", ""),
 ]
 

@@ -1,0 +1,1 @@
+"""Agents to begin with: each file runs as it is (see README.md)."""

@@ -1,0 +1,115 @@
+"""What commands do: checks against the folded state, one append, and the answer that the log gives.
+
+The log decides. What a participant sends is stored first, then folded, and the reply says what the fold made of it,
+so that every gateway and every client comes to the same verdict. What the fold would make nothing of is refused at once
+and not stored.
+"""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from broker.interfaces import Directory, JobQueue, SessionLog
+from gateway import plane, protocol
+from gateway.auth import Identity
+from gateway.commands import approvals, copies, handoffs, inputs, listing, runs, sessions, tools
+from gateway.commands.activity import Activity
+from gateway.commands.context import CommandContext
+from gateway.commands.history import history
+from gateway.commands.tools import Executor
+from gateway.config import GatewaySettings
+from gateway.hub import Hub
+from gateway.metrics import GatewayMetrics
+
+__all__ = ["Commands", "Executor", "SessionCommand"]
+
+SessionCommand = protocol.InputSend | protocol.InputCancel | protocol.RunCancel | protocol.History | plane.PlaneCommand
+"""Commands about one session."""
+_ListOrCopy = plane.SessionDelete | plane.SessionFork | plane.SessionList | plane.HandoffList
+_Decision = (
+    plane.ApprovalRespond
+    | plane.ApprovalRevoke
+    | plane.HandoffClaim
+    | plane.HandoffReturn
+    | plane.SessionCreate
+    | plane.SessionUpdate
+    | plane.SessionClose
+    | plane.SessionReopen
+    | plane.SessionDelete
+    | plane.SessionFork
+    | plane.SessionList
+    | plane.HandoffList
+)
+
+
+class Commands:
+    """Carries out the commands of participants. One for a gateway."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        log: SessionLog,
+        jobs: JobQueue,
+        directory: Directory,
+        settings: GatewaySettings,
+        metrics: GatewayMetrics,
+    ) -> None:
+        self._ctx = CommandContext(hub, log, jobs, settings, metrics, directory, Activity(directory))
+
+    async def carry_out(self, command: SessionCommand, who: Identity, executor: Executor) -> dict[str, Any]:
+        """What the `ok` reply carries. Raises Refused, Unavailable."""
+        ctx = self._ctx
+        match command:
+            case protocol.InputSend():
+                return await inputs.send(ctx, command, who)
+            case protocol.InputCancel():
+                return await inputs.cancel(ctx, command, who)
+            case protocol.RunCancel():
+                return await runs.cancel(ctx, command, who)
+            case protocol.History():
+                return await history(ctx, command, who)
+            case plane.ToolClaim():
+                return await tools.claim(ctx, command, who, executor)
+            case plane.ToolProgress():
+                return await tools.progress(ctx, command, who)
+            case plane.ToolResult():
+                return await tools.result(ctx, command, who, executor)
+            case plane.ToolRelease():
+                return await tools.release(ctx, command, who)
+            case _:
+                return await self._decide(command, who)
+
+    async def _decide(self, command: _Decision, who: Identity) -> dict[str, Any]:
+        """What people decide: approvals, hand-overs, the session itself."""
+        ctx = self._ctx
+        match command:
+            case plane.ApprovalRespond():
+                return await approvals.respond(ctx, command, who)
+            case plane.ApprovalRevoke():
+                return await approvals.revoke(ctx, command, who)
+            case plane.HandoffClaim():
+                return await handoffs.claim(ctx, command, who)
+            case plane.HandoffReturn():
+                return await handoffs.give_back(ctx, command, who)
+            case plane.SessionCreate():
+                return await sessions.create(ctx, command, who)
+            case plane.SessionUpdate():
+                return await sessions.update(ctx, command, who)
+            case plane.SessionClose() | plane.SessionReopen():
+                return await sessions.set_closed(ctx, command, who)
+            case _:
+                return await self._list_or_copy(command, who)
+
+    async def _list_or_copy(self, command: _ListOrCopy, who: Identity) -> dict[str, Any]:
+        ctx = self._ctx
+        match command:
+            case plane.SessionDelete():
+                return await copies.delete(ctx, command, who)
+            case plane.SessionFork():
+                return await copies.fork(ctx, command, who)
+            case plane.SessionList():
+                return await listing.sessions(ctx, command, who)
+            case plane.HandoffList():
+                return await listing.handoffs(ctx, command, who)
+            case _:
+                assert_never(command)

@@ -1,0 +1,36 @@
+"""Who is active where: notes for the listing of a user's sessions."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+
+from broker.errors import Unavailable
+from broker.interfaces import Directory
+from gateway.auth import Identity
+
+_NOTE_EVERY_S = 30.0
+_NOTES_KEPT = 100_000
+
+
+class Activity:
+    """Notes in the directory that a user is active in a session; not at every input."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._noted: OrderedDict[tuple[str, str], float] = OrderedDict()
+
+    async def note(self, session: str, who: Identity) -> None:
+        """An aid: a directory that cannot be written is no reason to refuse anything."""
+        key, now = (session, who.id), time.monotonic()
+        last = self._noted.get(key)
+        if last is not None and now - last < _NOTE_EVERY_S:
+            return
+        try:
+            await self._directory.note("user", who.id, session, int(time.time() * 1000))
+        except Unavailable:
+            return
+        self._noted[key] = now
+        self._noted.move_to_end(key)
+        if len(self._noted) > _NOTES_KEPT:
+            self._noted.popitem(last=False)

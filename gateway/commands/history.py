@@ -1,0 +1,37 @@
+"""`history`: pages of finished messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from broker.loading import read_messages
+from broker.transcript import Message
+from gateway.auth import Identity, Right
+from gateway.commands.context import CommandContext
+from gateway.protocol import History
+
+_HISTORY_BYTES = 8 << 20
+"""Text that one `history` reply may add up to; fewer messages are returned beyond it, at least one."""
+
+
+async def history(ctx: CommandContext, command: History, who: Identity) -> dict[str, Any]:
+    """Raises Refused, Unavailable."""
+    who.require(Right.READ, command.session)
+    async with ctx.session(command.session, fresh=False) as feed:
+        before = command.before if command.before is not None else feed.last + 1
+        # One more than asked for tells whether there are more; what is still being said is not counted.
+        want = command.limit + 1 + sum(len(lane.streams) for lane in feed.state.lanes.values())
+        found = await read_messages(ctx.log, feed.subjects, before, want)
+        return _reply([m for m in found if m.status == "done"], command.limit)
+
+
+def _reply(found: list[Message], limit: int) -> dict[str, Any]:
+    size, chosen = 0, 0
+    for message in reversed(found):
+        size += message.length
+        if chosen == limit or (chosen and size > _HISTORY_BYTES):
+            break
+        chosen += 1
+    messages = found[len(found) - chosen :]
+    more = len(found) > chosen
+    return {"messages": [m.as_dict() for m in messages], "before": messages[0].seq if more else None}
