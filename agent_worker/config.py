@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from broker.config import setting
 
+BUILT_IN = ("echo", "local")
+"""Agents that come with Antiphon."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:

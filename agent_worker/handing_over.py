@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from agent_worker.errors import NobodyCame
-from agent_worker.scope import LaneScope
+from agent_worker.scope import LaneScope, now_ms
 from broker.events import HandoffExpired, HandoffRequested
 from broker.state import SessionState
 
@@ -17,7 +17,7 @@ async def request(scope: LaneScope, event: HandoffRequested) -> None:
         await scope.stored()
     if event.handoff_id not in scope.state.handoffs:
         raise NobodyCame("another hand-over waits in this lane already")
-    await scope.services.directory.note("handoff", event.to, scope.subjects.session)
+    await scope.services.directory.note("handoff", event.to, scope.subjects.session, now_ms())
 
 
 async def outcome(scope: LaneScope, event: HandoffRequested) -> NoReturn:

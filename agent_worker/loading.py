@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from agent_worker.agents import echo, local
+from agent_worker.config import BUILT_IN
 from agent_worker.context import Agent
 from broker.errors import ConfigError
-
-BUILT_IN = ("echo", "local")
 
 
 def load_agent(name: str) -> Agent:

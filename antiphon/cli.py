@@ -9,8 +9,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from agent_worker.config import WorkerSettings
-from agent_worker.loading import BUILT_IN, check_agent, load_agent
+from agent_worker.config import BUILT_IN, WorkerSettings
 from antiphon import processes
 from antiphon.options import add_settings, settings
 from antiphon.place import DEFAULT_DIR, make_token, place
@@ -107,6 +106,7 @@ def _access_flags(parser: argparse.ArgumentParser) -> None:
         "--token", default=os.environ.get("ANTIPHON_TOKEN"), help="a token (default: one made beside dev)"
     )
     parser.add_argument("--user", default=os.environ.get("USER", "me"), help="who to be, beside `antiphon dev`")
+    parser.add_argument("--roles", default="", help="what to be there, for approvals and hand-overs: a,b")
     _data_flag(parser)
 
 
@@ -129,6 +129,7 @@ def _dev(commands: Parsers) -> None:
 
 
 async def _run_dev(args: argparse.Namespace) -> None:
+    from agent_worker.loading import check_agent
     from antiphon.dev import DevOptions, run_dev
 
     broker = processes.BrokerSettings(settings(NatsSettings, args), settings(LogSettings, args, replicas=1))
@@ -160,7 +161,7 @@ async def _run_chat(args: argparse.Namespace) -> int:
     from antiphon.chat import chat
     from antiphon.talk import access
 
-    return await chat(access(place(args.data), args.url, args.token, args.user), args.session)
+    return await chat(access(place(args.data), args.url, args.token, args.user, _names(args.roles)), args.session)
 
 
 def _send(commands: Parsers) -> None:
@@ -174,7 +175,7 @@ def _send(commands: Parsers) -> None:
 async def _run_send(args: argparse.Namespace) -> int:
     from antiphon.talk import access, send
 
-    where = access(place(args.data), args.url, args.token, args.user)
+    where = access(place(args.data), args.url, args.token, args.user, _names(args.roles))
     return await send(where, args.session, args.text, wait=args.wait, as_json=args.json)
 
 
@@ -189,7 +190,7 @@ def _tail(commands: Parsers) -> None:
 async def _run_tail(args: argparse.Namespace) -> int:
     from antiphon.talk import access, tail
 
-    where = access(place(args.data), args.url, args.token, args.user)
+    where = access(place(args.data), args.url, args.token, args.user, _names(args.roles))
     return await tail(where, args.session, from_start=args.from_start, as_json=args.json, until_idle=args.until_idle)
 
 
@@ -265,6 +266,7 @@ def _worker(commands: Parsers) -> None:
 
 
 async def _run_worker(args: argparse.Namespace) -> None:
+    from agent_worker.loading import load_agent
     from antiphon.worker_process import run_worker
 
     await run_worker(_broker_settings(args), settings(WorkerSettings, args), load_agent(args.agent))
@@ -303,6 +305,7 @@ def _token(commands: Parsers) -> None:
     parser.add_argument("--sessions", default="*", metavar="PATTERN", help="sessions it is for (default *: all)")
     rights = ",".join(RIGHTS)
     parser.add_argument("--rights", default="read,send,cancel", help=f"of {rights} (default read,send,cancel)")
+    parser.add_argument("--roles", default="", help="what the user is, for approvals and hand-overs: a,b")
     parser.add_argument("--ttl", default="86400", metavar="S", help="seconds until it expires (default a day)")
     parser.add_argument(
         "--secret-file", metavar="FILE", help="the HS256 secret (default: that of `antiphon dev` beside)"
@@ -317,7 +320,11 @@ async def _run_token(args: argparse.Namespace) -> None:
         raise ConfigError(f"--rights: there is no right {unknown[0]!r}")
     if not args.ttl.isdigit() or not int(args.ttl):
         raise ConfigError("--ttl must be a whole number of seconds above 0")
-    print(make_token(_secret(args), args.user, args.name, {args.sessions: rights}, int(args.ttl)))
+    print(make_token(_secret(args), args.user, args.name, {args.sessions: rights}, int(args.ttl), _names(args.roles)))
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _secret(args: argparse.Namespace) -> str:

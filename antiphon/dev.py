@@ -42,7 +42,8 @@ class DevOptions:
     """Serves the sessions."""
     asked: Mapping[str, str] = field(default_factory=dict)
     """Agents that it may ask, by the names it asks for them by: each has a pool of that name."""
-    users: tuple[str, ...] = ("user-1", "user-2")
+    users: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"user-1": (), "user-2": ("support",)})
+    """Who may try it, and what they are."""
     session: str = "demo"
 
 
@@ -76,8 +77,8 @@ async def run_dev(options: DevOptions) -> None:
 def _say_ready(options: DevOptions, url: str) -> None:
     secret = options.place.secret()
     print(f"ready {url}", flush=True)
-    for user in options.users:
-        token = make_token(secret, user, None, {"*": ["admin"]})
+    for user, roles in options.users.items():
+        token = make_token(secret, user, None, {"*": ["admin"]}, roles=roles)
         print(f"{user}: {url}/#session={options.session}&token={token}")
     print(f"In another terminal: antiphon chat {options.session}   (Ctrl-C here stops everything)", flush=True)
 

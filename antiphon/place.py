@@ -6,8 +6,10 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from broker.errors import ConfigError
 
@@ -79,11 +81,21 @@ def place(data: str | None) -> Place:
     return Place(Path(data or os.environ.get("ANTIPHON_DATA") or DEFAULT_DIR))
 
 
-def make_token(secret: str, user: str, name: str | None, sessions: dict[str, list[str]], ttl_s: int = _DAY_S) -> str:
+def make_token(
+    secret: str,
+    user: str,
+    name: str | None,
+    sessions: dict[str, list[str]],
+    ttl_s: int = _DAY_S,
+    roles: Sequence[str] = (),
+) -> str:
     """A token signed with HS256."""
     import jwt  # brings cryptography, 10 MB that a worker has no use for
 
-    claims = {"sub": user, "exp": int(time.time()) + ttl_s, "iat": int(time.time()), "sessions": sessions}
+    claims: dict[str, Any] = {"sub": user, "exp": int(time.time()) + ttl_s, "iat": int(time.time())}
+    claims["sessions"] = sessions
+    if roles:
+        claims["roles"] = list(roles)
     if name:
         claims["name"] = name
     return jwt.encode(claims, secret, "HS256")

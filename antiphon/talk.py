@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class Access:
     token: str
 
 
-def access(place: Place, url: str | None, token: str | None, user: str) -> Access:
+def access(place: Place, url: str | None, token: str | None, user: str, roles: Sequence[str] = ()) -> Access:
     """From the flags, or from the `antiphon dev` that runs beside us. Raises ConfigError."""
     running = place.running()
     if url is None:
@@ -38,7 +38,7 @@ def access(place: Place, url: str | None, token: str | None, user: str) -> Acces
     if token is None:
         if not place.secret_file.exists():
             raise ConfigError("give --token, or set ANTIPHON_TOKEN (`antiphon token` makes one)")
-        token = make_token(place.secret(), user, None, {"*": ["admin"]})
+        token = make_token(place.secret(), user, None, {"*": ["admin"]}, roles=roles)
     return Access(url, token)
 
 

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jsonschema_rs
 import orjson
 
 from broker.errors import AntiphonError
@@ -51,6 +50,8 @@ class Schema:
 
     def __init__(self, wire: Mapping[str, Any]) -> None:
         """Raises SchemaInvalid."""
+        import jsonschema_rs  # 4 MB, for the processes that meet a schema
+
         _size(wire)
         self._nodes, self._recursive = _unfold(wire)
         try:
@@ -68,6 +69,8 @@ class Schema:
 
     def problem(self, value: Any) -> Problem | None:
         """The first thing that is wrong with a JSON value; None if it is as it should be."""
+        import jsonschema_rs
+
         try:
             body = orjson.dumps(value)
         except orjson.JSONEncodeError:

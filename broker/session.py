@@ -211,7 +211,7 @@ def _apply_wait(state: SessionState, seq: int, entry: Entry, lane: str, event: E
         case ToolFailed():
             return tools.failed(state, seq, lane, event)
         case ToolLapsed():
-            return tools.lapsed(state, event)
+            return tools.lapsed(state, entry, event)
         case ToolCallResult():
             return tools.answered(state, seq, lane, event)
         case ApprovalRequested():

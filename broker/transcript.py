@@ -15,6 +15,7 @@ from broker.events import (
     Entry,
     Event,
     InputApplied,
+    InputFailed,
     InputSent,
     MessageSegment,
     MessagesImported,
@@ -132,6 +133,8 @@ class Transcript:
         self.messages: list[Message] = []
         self._by_id: dict[str, Message] = {}
         self._open: dict[str, Message] = {}
+        self._settled_here: set[str] = set()
+        """Inputs that the entry at hand has taken off the queue."""
 
     def message(self, id_: str) -> Message | None:
         return self._by_id.get(id_)
@@ -144,6 +147,7 @@ class Transcript:
         before, self.state = self.state, fold(self.state, seq, entry)
         if self.state is before or not counts(before, entry) or self._repeats(before, entry):
             return
+        self._settled_here.clear()
         for event in entry.events:
             self._apply_record(seq, entry, event, before)
         if entry.lane is not None:
@@ -180,6 +184,8 @@ class Transcript:
                     self._say(seq, queued, event.lane)
             case InputApplied():
                 self._add_applied(seq, entry, event, before)
+            case InputFailed():
+                self._settled_here.add(event.input_id)
             case TextMessageStart():
                 self._add(Message(event.message_id, event.role, seq), entry)
             case ReasoningMessageStart():
@@ -232,8 +238,9 @@ class Transcript:
 
     def _add_applied(self, seq: int, entry: Entry, event: InputApplied, before: SessionState) -> None:
         queued = before.queued(event.input_id)
-        if queued is None or event.message_id in self._by_id:
+        if queued is None or event.input_id in self._settled_here:
             return
+        self._settled_here.add(event.input_id)
         message = self._add(Message(event.message_id, "user", seq), entry)
         message.by = queued.by
         message.put(0, queued.content)

@@ -49,16 +49,20 @@ class Hub:
 
         Raises InvalidName, Unavailable (NATS has not been reached since the gateway started).
         """
-        feed = self._open(name)
-        feed.users += 1
+        feed = self.hold(name)
         try:
             yield feed
         finally:
-            feed.users -= 1
-            if feed.users == 0:
-                self._linger(feed)
+            self.let_go(feed)
 
-    def _open(self, name: str) -> Feed:
+    def let_go(self, feed: Feed) -> None:
+        """Ends what `hold` began."""
+        feed.users -= 1
+        if feed.users == 0:
+            self._linger(feed)
+
+    def hold(self, name: str) -> Feed:
+        """As `session`, until `let_go`. Raises InvalidName, Unavailable."""
         timer = self._lingering.pop(name, None)
         if timer is not None:
             timer.cancel()
@@ -66,7 +70,9 @@ class Hub:
             feed = Feed(self._log.subjects(name), self._log, self._jobs, self._settings, self._metrics)
             self._feeds[name] = feed, self._tasks.create_task(self._run(feed), name=f"feed-{name}")
             self._metrics.sessions.inc()
-        return self._feeds[name][0]
+        feed = self._feeds[name][0]
+        feed.users += 1
+        return feed
 
     async def _run(self, feed: Feed) -> None:
         while True:

@@ -18,6 +18,7 @@ import structlog
 from broker.interfaces import Attendance, GatewayPresence
 from broker.presence import Member, Present, Roster
 from broker.subjects import SessionSubjects
+from broker.tools import ToolDeclaration
 from gateway import protocol
 from gateway.metrics import GatewayMetrics
 from gateway.reader import Outlet
@@ -48,7 +49,12 @@ class Seat:
         return self._member
 
     def update(
-        self, *, state: str | None = None, name: str | None = None, roles: tuple[str, ...] | None = None
+        self,
+        *,
+        state: str | None = None,
+        name: str | None = None,
+        roles: tuple[str, ...] | None = None,
+        tools: tuple[ToolDeclaration, ...] | None = None,
     ) -> None:
         """Says what is new; the name is that of a new token, which comes with its roles."""
         member = self._member
@@ -56,6 +62,8 @@ class Seat:
             member = dataclasses.replace(member, state=state)
         if roles is not None:
             member = dataclasses.replace(member, name=name, roles=roles)
+        if tools is not None:
+            member = dataclasses.replace(member, tools=tools)
         if member != self._member:
             self._member = member
             self._room.put(self, member)

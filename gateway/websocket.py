@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import secrets
 import time
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import orjson
@@ -21,6 +20,7 @@ from gateway import plane, protocol
 from gateway.auth import Authenticator, Identity, Right
 from gateway.commands import Commands, Executor
 from gateway.config import GatewaySettings
+from gateway.feed import Feed
 from gateway.fields import BadFrame
 from gateway.hub import Hub
 from gateway.limits import TokenBucket
@@ -234,32 +234,33 @@ class ClientConnection:
         if tools:
             who.require(Right.TOOLS, command.session)
         member = Member(who.id, self._device, who.name, who.roles, tools=tools, watching=command.watching)
-        stack = AsyncExitStack()
+        feed = self._services.hub.hold(command.session)
         try:
-            feed = await stack.enter_async_context(self._services.hub.session(command.session))
             opened = await open_reader(feed, self._services.log, self._outlet, self._services.metrics, command)
         except BaseException:
-            await stack.aclose()
+            self._services.hub.let_go(feed)
             raise
         seat = self._services.rooms.sit(feed.subjects, self._outlet, member)
         feed.when_live(opened.reader, seat.went_live)
         # The reply goes out before the reader's first entry, which its task sends later.
-        task = self._tasks.create_task(self._run_reader(opened.reader, stack))
-        # Also when the task is cancelled before it has begun.
-        task.add_done_callback(lambda _: seat.leave())
-        self._subscriptions[command.session] = _Subscription(opened.reader, seat, task)
+        task = self._tasks.create_task(self._run_reader(opened.reader))
         self._services.metrics.subscriptions.inc()
+        # A callback, for a task may be cancelled before it has begun.
+        task.add_done_callback(lambda _: self._reader_ended(feed, seat))
+        self._subscriptions[command.session] = _Subscription(opened.reader, seat, task)
         return protocol.ok(command.id, session=command.session, epoch=opened.epoch, head=opened.head)
 
-    async def _run_reader(self, reader: SessionReader, stack: AsyncExitStack) -> None:
-        async with stack:
-            try:
-                await reader.run()
-            except LogError as error:
-                _log.warning("a reader cannot go on", connection=self.id, reason=str(error))
-                self._close(Closing(CloseCode.INTERNAL, "internal"))
-            finally:
-                self._services.metrics.subscriptions.dec()
+    async def _run_reader(self, reader: SessionReader) -> None:
+        try:
+            await reader.run()
+        except LogError as error:
+            _log.warning("a reader cannot go on", connection=self.id, reason=str(error))
+            self._close(Closing(CloseCode.INTERNAL, "internal"))
+
+    def _reader_ended(self, feed: Feed, seat: Seat) -> None:
+        self._services.metrics.subscriptions.dec()
+        seat.leave()
+        self._services.hub.let_go(feed)
 
     async def _unsubscribe(self, command: protocol.Unsubscribe) -> bytes:
         subscription = self._subscriptions.pop(command.session, None)
@@ -284,8 +285,9 @@ class ClientConnection:
         for session in self._subscriptions:
             identity.require(Right.READ, session)
         self._accept(identity)
-        for subscription in self._subscriptions.values():
-            subscription.seat.update(name=identity.name, roles=identity.roles)
+        for session, subscription in self._subscriptions.items():
+            tools = subscription.seat.member.tools if identity.may(Right.TOOLS, session) else ()
+            subscription.seat.update(name=identity.name, roles=identity.roles, tools=tools)
         return protocol.ok(command.id, token_expires_at=identity.expires_at)
 
     # --- helpers -------------------------------------------------------------------------------------------------------

@@ -39,6 +39,9 @@ def _refusal(state: SessionState, queued: QueuedInput, mode: str) -> str | None:
         return "session_full"
     if state.closed:
         return "session_closed"
+    lane = state.lane(MAIN_LANE)
+    if lane.human is not None:
+        return None
     if not config.allows_mode(roles, mode):
         return "mode_not_allowed"
     joins = mode not in _OVERTAKING
@@ -46,8 +49,7 @@ def _refusal(state: SessionState, queued: QueuedInput, mode: str) -> str | None:
     own = sum(_same(i.by, queued.by) for i in waiting)
     if len(waiting) >= config.max_queue or own >= config.queue_of(roles):
         return "queue_full"
-    lane = state.lane(MAIN_LANE)
-    if mode == "reject" and (lane.run is not None or waiting) and lane.human is None:
+    if mode == "reject" and (lane.run is not None or waiting):
         return "busy"
     if mode == "inject" and lane.run is not None and "inject" not in lane.can:
         return "cannot_inject"
@@ -125,6 +127,8 @@ def requested(state: SessionState, seq: int, entry: Entry, event: RunRequested) 
         return state
     state = replace(state, seen=state.seen.add(event.input_id))
     code = "queue_full" if len(state.queue(event.child_lane)) >= state.config.max_queue else None
+    if state.lane(event.child_lane).human is not None:
+        code = "lane_taken"
     if run.cancel is not None and not event.detached:
         code = "parent_cancelled"
     if code is not None:

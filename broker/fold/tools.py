@@ -107,11 +107,14 @@ def released(state: SessionState, entry: Entry, event: ToolReleased) -> SessionS
     return _with(state, replace(call, claim=None))
 
 
-def lapsed(state: SessionState, event: ToolLapsed) -> SessionState:
+def lapsed(state: SessionState, entry: Entry, event: ToolLapsed) -> SessionState:
+    """A claim that was renewed a moment before goes on."""
     call = state.calls.get(event.tool_call_id)
     if call is None or call.status != "open" or call.claim is None or call.claim.claim_id != event.claim_id:
         return state
-    return _with(state, replace(call, claim=None)) if call.idempotent else state
+    if not call.idempotent or entry.ts <= call.claim.expires_at:
+        return state
+    return _with(state, replace(call, claim=None))
 
 
 def failed(state: SessionState, seq: int, lane: str, event: ToolFailed) -> SessionState:

@@ -30,7 +30,7 @@ async def site() -> AsyncIterator[Site]:
             yield Site(f"http://127.0.0.1:{port}", os.environ["ANTIPHON_TEST_TOKEN"], proxy, None)
         return
     async with running_peer() as (peer, peer_port), running_proxy("127.0.0.1", peer_port) as (proxy, port):
-        yield Site(f"http://127.0.0.1:{port}", "token-ada", proxy, peer)
+        yield Site(f"http://127.0.0.1:{port}", "token-user-a", proxy, peer)
 
 
 @pytest.fixture

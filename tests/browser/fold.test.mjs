@@ -8,7 +8,7 @@ import { Fold } from '../../gateway/web/fold.js';
 import { blocksFrom } from '../../gateway/web/text.js';
 
 const CASES = new URL('../conformance/cases/', import.meta.url);
-const MESSAGE_FIELDS = ['id', 'role', 'by', 'lane', 'run', 'text', 'status', 'reason', 'name', 'toolCallId'];
+const MESSAGE_FIELDS = ['id', 'role', 'by', 'lane', 'run', 'text', 'status', 'reason', 'name', 'toolCallId', 'rolledBack'];
 
 /** A message as the protocol has it; a field that is absent is null. */
 function plain(message) {
@@ -30,6 +30,12 @@ for (const { name, entries, state, messages } of conformanceCases()) {
     for (const entry of entries) fold.apply(entry);
     assert.deepEqual(JSON.parse(JSON.stringify(fold.state())), state);
     assert.deepEqual(fold.messages.map(plain), messages.map(plain));
+  });
+}
+
+for (const { name, state } of conformanceCases()) {
+  test(`a snapshot holds the state: ${name}`, () => {
+    assert.deepEqual(JSON.parse(JSON.stringify(new Fold(state).state())), state);
   });
 }
 
@@ -121,6 +127,21 @@ test('a full queue refuses, and an id is spent for ever', () => {
   send('i1', 20);
   assert.deepEqual(fold.inputs.map((input) => input.inputId), Array.from({ length: 15 }, (_, n) => `i${n + 2}`));
   assert.equal(fold.hasTaken('i17'), false);
+});
+
+test('of 257 that are remembered the oldest goes, whatever their keys look like', () => {
+  const fold = opened();
+  const by = { kind: 'user', id: 'u' };
+  const start = { type: 'RUN_STARTED', threadId: 's', runId: 'r' };
+  fold.apply({ ...LANE, seq: 3, prev: 2, id: '1-2', events: [start] });
+  for (let n = 256; n >= 0; n -= 1) { // integer-like keys: in an object, they would be sorted
+    const request = { type: 'approval.requested', approvalId: `a${n}`, kind: 'approval', message: '?',
+      options: ['allow_always'], default: 'allow_always', key: String(n), quorum: 1 };
+    fold.apply({ ...LANE, seq: 1000 - 2 * n, prev: 0, id: `1-${300 - n}`, events: [request] });
+    const answer = { type: 'approval.responded', approvalId: `a${n}`, option: 'allow_always' };
+    fold.apply({ seq: 1001 - 2 * n, prev: 0, ts: 1, id: `v${n}`, by, events: [answer] });
+  }
+  assert.deepEqual([...fold.remembered.keys()], Array.from({ length: 256 }, (_, n) => String(255 - n)));
 });
 
 test('history goes before what is there, each message once', () => {

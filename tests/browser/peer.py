@@ -17,6 +17,8 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from tests.browser.commands import SessionCommands
+
 Json = dict[str, Any]
 
 WEB = Path(__file__).parents[2] / "gateway" / "web"
@@ -24,7 +26,7 @@ CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
-USERS = {"token-ada": {"id": "ada", "name": "Ada"}, "token-bob": {"id": "bob", "name": "Bob"}}
+USERS = {"token-user-a": {"id": "user-a", "name": "User A"}, "token-user-b": {"id": "user-b", "name": "User B"}}
 TOKENS = ("One ", "word ", "after ", "another, ", "naïve ", "😀 ", "日本 ", "👩‍👩‍👧 ", "and\n", "so on.\n\n")
 STREAM = re.compile(r"stream (\d+) tokens at (\d+)/s")
 MAX_OUTBOX_FRAMES = 10_000
@@ -53,6 +55,9 @@ class Log:
     seen: dict[str, int] = field(default_factory=dict)
     listeners: set["Client"] = field(default_factory=set)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    participants: list[Json] = field(default_factory=list)
+    can: list[str] = field(default_factory=list)
+    human: str | None = None
     as_of: int = 0
     fence: int = 0
     writes: int = 0
@@ -77,6 +82,32 @@ class Log:
         self.writes += 1
         return self.append(events, lane="main", **envelope)
 
+    def claim(self) -> None:
+        """The lane is the agent's from here on."""
+        event = {"type": "session.owner", "lane": "main", "kind": "agent", "id": "w", "can": self.can}
+        self.fence = self.append([event], lane="main", id="0-0")
+
+    def begin(self, run: str) -> None:
+        """A run that a test plays itself, step by step, with `agent`."""
+        if not self.fence:
+            self.claim()
+        self.running = run
+        self.agent([{"type": "RUN_STARTED", "threadId": self.name, "runId": run}], run=run)
+
+    def finish(self, run: str) -> None:
+        self.running = None
+        outcome = {"type": "success"}
+        self.agent([{"type": "RUN_FINISHED", "threadId": self.name, "runId": run, "outcome": outcome}], run=run)
+
+    def present(self, *participants: Json) -> None:
+        """Who is there now."""
+        self.participants = list(participants)
+        for client in self.listeners:
+            client.send(self.presence())
+
+    def presence(self) -> Json:
+        return {"op": "session.presence", "session": self.name, "participants": self.participants}
+
     def replay(self, after: int) -> list[Json]:
         """The entries after `after`, neighbouring deltas joined into one frame."""
         frames: list[Json] = []
@@ -95,7 +126,7 @@ class Log:
         """Fills the session with `count` messages of long ago, known to `history` alone."""
         for number in range(count):
             text = f"Message {number} of long ago."
-            self.messages.append(message(f"old-{number}", "user", text, number + 1, USERS["token-bob"]))
+            self.messages.append(message(f"old-{number}", "user", text, number + 1, USERS["token-user-b"]))
         self.as_of = self.fence = count + 1
 
 
@@ -105,13 +136,13 @@ def message(ident: str, role: str, text: str, seq: int, by: Json | None) -> Json
     return fields | {"by": {"kind": kind} | (by or {}), "status": "done", "reason": None}
 
 
-class Client:
+class Client(SessionCommands):
     """One WebSocket of the page."""
 
     def __init__(self, peer: "Peer", socket: web.WebSocketResponse) -> None:
         self.peer = peer
         self.socket = socket
-        self.user: Json = {}
+        super().__init__()
         self._outbox: asyncio.Queue[str] = asyncio.Queue(MAX_OUTBOX_FRAMES)
 
     def send(self, frame: Json) -> None:
@@ -178,33 +209,42 @@ class Client:
             self.send(frame)
         cursor = f"{self.peer.epoch}:{log.head}"
         self.send({"op": "session.caught_up", "session": log.name, "seq": log.head, "cursor": cursor})
+        self.send(log.presence())
         log.listeners.add(self)
 
     def on_input_send(self, command: Json) -> Json:
         log, ident = self.peer.log(command["session"]), command["inputId"]
         duplicate = ident in log.seen
         if not duplicate:
-            by = {"kind": "user"} | self.user
-            event = {"type": "input.sent", "inputId": ident, "content": command["content"]}
-            log.seen[ident] = log.append([event], by=by, id=ident)
-            log.queue.append({"inputId": ident, "content": command["content"], "by": by})
-            log.wake.set()
+            given = {key: command[key] for key in ("inputId", "content", "mode") if key in command}
+            log.seen[ident] = log.append([{"type": "input.sent"} | given], by=self.by, id=ident)
+            if log.human is None:
+                self.enqueue(log, given | {"by": self.by})
         queued = {"status": "queued", "position": 1, "duplicate": duplicate}
         return {"inputId": ident, "runId": "run_" + ident, "seq": log.seen[ident]} | queued
+
+    def enqueue(self, log: Log, given: Json) -> None:
+        if given.get("mode") == "interrupt":
+            log.queue.insert(0, given)
+            if log.running is not None:
+                log.cancelled.add(log.running)
+        else:
+            log.queue.append(given)
+        log.wake.set()
 
     def on_input_cancel(self, command: Json) -> Json:
         log, ident = self.peer.log(command["session"]), command["inputId"]
         if not any(waiting["inputId"] == ident for waiting in log.queue):
             return {"op": "error", "code": "input_already_applied", "message": "late", "retryable": False}
         log.queue = [waiting for waiting in log.queue if waiting["inputId"] != ident]
-        log.append([{"type": "input.cancel.requested", "inputId": ident}], by={"kind": "user"} | self.user)
+        log.append([{"type": "input.cancel.requested", "inputId": ident}], by=self.by)
         return {"inputId": ident, "status": "cancelled"}
 
     def on_run_cancel(self, command: Json) -> Json:
         log, run = self.peer.log(command["session"]), command["runId"]
         log.cancelled.add(run)
-        event = {"type": "run.cancel.requested", "runId": run, "mode": "immediate"}
-        log.append([event], by={"kind": "user"} | self.user, id="x")
+        event = {"type": "run.cancel.requested", "runId": run, "mode": command["mode"]}
+        log.append([event], by=self.by, id="x")
         return {"runId": run, "status": "cancelling"}
 
     def on_history(self, command: Json) -> Json:
@@ -246,9 +286,7 @@ class Peer:
     async def run(self, log: Log, given: Json) -> None:
         run = log.running = "run_" + given["inputId"]
         if not log.fence:
-            log.fence = log.append(
-                [{"type": "session.owner", "lane": "main", "kind": "agent", "id": "w"}], lane="main", id="0-0"
-            )
+            log.claim()
         by = {"kind": "agent", "id": "w", "name": "Echo"}
         started = {"type": "RUN_STARTED", "threadId": log.name, "runId": run}
         applied = {"type": "input.applied", "inputId": given["inputId"], "runId": run, "messageId": "u" + run}
@@ -305,7 +343,7 @@ async def running_peer() -> AsyncIterator[tuple[Peer, int]]:
         app = web.Application()
         routes = [
             web.get("/", peer.page),
-            web.get(r"/web/{name:[\w.]+}", peer.page),
+            web.get(r"/web/{name:[\w./]+}", peer.page),
             web.get("/v1/connect", peer.connect),
         ]
         app.add_routes(routes)

@@ -26,8 +26,8 @@ class Site:
     peer: Peer | None
     session: str = field(default_factory=lambda: f"page-{uuid.uuid4().hex}")
 
-    def link(self, token: str | None = None) -> str:
-        return f"{self.url}/#session={self.session}&token={token or self.token}"
+    def link(self, token: str | None = None, more: str = "") -> str:
+        return f"{self.url}/#session={self.session}&token={token or self.token}{more}"
 
     async def history(self) -> list[Json]:
         """The session's whole messages, as an independent reader gets them."""
@@ -75,6 +75,25 @@ class Room:
     @property
     def stop(self) -> Locator:
         return self.page.locator("#stop")
+
+    @property
+    def status(self) -> Locator:
+        return self.page.locator("#status")
+
+    @property
+    def cards(self) -> Locator:
+        return self.page.locator("#cards > *")
+
+    @property
+    def banners(self) -> Locator:
+        return self.page.locator("#banners > *")
+
+    def message(self, ident: str) -> Locator:
+        return self.page.locator(f'.message[data-id="{ident}"]')
+
+    async def press(self, name: str) -> None:
+        """The button of that name."""
+        await self.page.get_by_role("button", name=name, exact=True).click()
 
     async def join(self, link: str) -> None:
         await self.page.goto(link)

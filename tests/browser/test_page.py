@@ -160,10 +160,10 @@ async def test_a_reload_in_mid_send_sends_once(peer: Peer, site: Site, room: Roo
 async def test_two_people_see_each_other(peer: Peer, site: Site, room: Room, browser: Browser) -> None:
     await room.join(site.link())
     other = await open_room(browser)
-    await other.join(site.link("token-bob"))
+    await other.join(site.link("token-user-b"))
     await other.say("hello from the other side")
     await room.idle(answers=1)
-    await expect(room.page.locator(".message.user .author")).to_have_text("Bob")
+    await expect(room.page.locator(".message.user .author")).to_have_text("User B")
     await expect(room.page.locator("#announcer")).to_have_text("Echo: hello from the other side")
     assert await room.texts(room.answers) == await other.texts(other.answers)
     assert other.faults == []

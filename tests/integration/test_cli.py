@@ -122,9 +122,9 @@ async def test_tail_waits_for_the_end(running: Dev) -> None:
 
 
 async def test_a_chat_without_a_terminal(running: Dev) -> None:
-    told = await running.run("chat", "piped", "--user", "ada", text="hello\n\nstream 3 tokens\n")
+    told = await running.run("chat", "piped", "--user", "user-a", text="hello\n\nstream 3 tokens\n")
     assert (told.code, told.err) == (0, "")
-    assert told.out.splitlines() == ["ada: hello", "echo: hello", "ada: stream 3 tokens", "echo: t0 t1 t2 "]
+    assert told.out.splitlines() == ["user-a: hello", "echo: hello", "user-a: stream 3 tokens", "echo: t0 t1 t2 "]
 
 
 async def test_the_data_directory_is_named_in_the_environment_or_is_here(running: Dev, tmp_path: Path) -> None:
@@ -429,21 +429,21 @@ async def in_a_terminal(*args: str) -> AsyncIterator[tuple[Terminal, asyncio.sub
 
 async def test_a_chat_in_a_terminal(running: Dev) -> None:
     """Text streams above the prompt while one writes; others' messages appear; /stop stops; Ctrl-D leaves."""
-    chat = ("chat", "terminal", "--user", "ada", "--data", str(running.data))
+    chat = ("chat", "terminal", "--user", "user-a", "--data", str(running.data))
     async with in_a_terminal(*chat) as (terminal, process):
         await terminal.shows(r"Session terminal\..*Enter sends")
         await terminal.shows(r"\n>")
         terminal.type("stream 5000 tokens at 50/s\r")
-        await terminal.shows(r"ada: stream 5000 tokens")
+        await terminal.shows(r"user-a: stream 5000 tokens")
         await terminal.shows(r"t4\b")
-        other = await running.run("send", "terminal", "and me", "--user", "bob")
+        other = await running.run("send", "terminal", "and me", "--user", "user-b")
         assert other.code == 0
-        await terminal.shows(r"waits: bob: and me")
+        await terminal.shows(r"waits: user-b: and me")
         assert "cancelled" not in terminal.text
         terminal.type("/stop\r")
-        await terminal.shows(r"\(ada stops the run\)")
+        await terminal.shows(r"\(user-a stops the run\)")
         await terminal.shows(r"echo: t0 t1 t2 t3 .*\[cancelled\]")
-        await terminal.shows(r"bob: and me")
+        await terminal.shows(r"user-b: and me")
         await terminal.shows(r"echo: and me")
         terminal.type("/stop\r")
         await terminal.shows(r"\(nothing runs\)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import posixpath
 import re
 import socket
 import time
@@ -105,7 +106,8 @@ async def test_the_page_and_all_that_it_loads(world: World) -> None:
         is_guarded(asset)
         if path.endswith(".js"):
             assert "javascript" in asset.headers["Content-Type"]
-            wanted |= {f"web/{name}" for name in re.findall(r"""from ["']\./([^"']+)["']""", asset.text)} - loaded
+            names = re.findall(r"""from ["'](\.{1,2}/[^"']+)["']""", asset.text)
+            wanted |= {posixpath.normpath(posixpath.join(posixpath.dirname(path), name)) for name in names} - loaded
     assert len(loaded) >= 5
 
 

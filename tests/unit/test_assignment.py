@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from agent_worker.assignment import EndCancelled, GiveUp, Release, Start, TakeOver, next_action
+from broker.session_config import SessionConfig
 from broker.state import Cancel, Lane, QueuedInput, Run, SessionState
 
 FIRST, SECOND = (QueuedInput(id_, seq, 1, None, "x") for seq, id_ in enumerate(("i1", "i2"), 5))
@@ -24,7 +25,27 @@ def test_nothing_to_do_ends_it() -> None:
 
 
 def test_the_first_in_the_queue_is_next() -> None:
-    assert next_action(state(None, FIRST, SECOND), "main", 3) == Start(FIRST)
+    assert next_action(state(None, FIRST, SECOND), "main", 3) == Start((FIRST,))
+
+
+@pytest.mark.parametrize(
+    ("modes", "lane", "together"),
+    [
+        (["enqueue", "enqueue", "enqueue"], "main", 3),
+        (["enqueue", "inject", "enqueue"], "main", 1),
+        (["interrupt", "enqueue"], "main", 1),
+        (["rollback", "enqueue"], "main", 1),
+        (["inject", "enqueue"], "main", 1),
+        (["enqueue", "enqueue"], "helper", 1),
+    ],
+)
+def test_what_merges_into_one_run(modes: list[str], lane: str, together: int) -> None:
+    queue = tuple(QueuedInput(f"i{n}", n, 1, None, "x", mode, lane) for n, mode in enumerate(modes))
+    merging = SessionState(inputs=queue, config=SessionConfig(coalesce="merge"))
+    assert next_action(merging, lane, 3) == Start(queue[:together])
+    for coalesce in ("none", "latest"):
+        one = replace(merging, config=SessionConfig(coalesce=coalesce))
+        assert next_action(one, lane, 3) == Start(queue[:1])
 
 
 def test_only_the_main_lane_serves_the_queue() -> None:

@@ -14,6 +14,7 @@ from broker.checkpoint import (
     MAX_BYTES,
     PAGE_MESSAGES,
     START,
+    VERSION,
     Checkpoint,
     Page,
     advance,
@@ -23,7 +24,8 @@ from broker.checkpoint import (
     state_at,
 )
 from broker.events import Participant
-from broker.state import MAX_INPUTS, Ended, InputFate, Lane, Seen, SessionState
+from broker.session_config import RoleLimits, SessionConfig
+from broker.state import MAX_INPUTS, Ended, InputFate, Lane, Remembered, Seen, SessionState
 from tests.unit.strategies import json_values
 
 USER, AGENT = Participant("user", "user-1", "A user"), Participant("agent", "w1")
@@ -38,11 +40,18 @@ FULL = Checkpoint(
         quiet(90, 60),
         seen=Seen(frozenset({1, 2**64 - 1})),
         fates=(
-            InputFate("i1", 5, "applied"),
+            InputFate("i1", 5, "applied", run="run_i1"),
             InputFate("i2", 6, "cancelled", None, USER),
             InputFate("i3", 7, "failed", "x"),
         ),
         ended=(Ended("run_i1", "success"), Ended("call_1", "failed", "deadline")),
+        remembered={"tool:delete": Remembered("allow_always", Participant("user", "user-2", None, ("lead",)), 33)},
+        config=SessionConfig("reject", "latest", 3, "cancel", "stop", 0, "gpu", {"guest": RoleLimits((), 0, False)}),
+        title="Trip",
+        metadata={"ticket": 7},
+        created_by=USER,
+        created_seq=2,
+        closed=True,
     ),
     (Page(40, 25, {"main": 1}), Page(90, 60, {"main": 1, "other": 50})),
 )
@@ -68,7 +77,9 @@ def test_bytes_that_are_no_checkpoint_are_the_start(body: bytes) -> None:
     assert decode_checkpoint(body) == START
 
 
-@pytest.mark.parametrize("field", ["version", "asOf", "messages", "lanes", "seen", "fates", "endedRuns", "pages"])
+@pytest.mark.parametrize(
+    "field", ["version", "asOf", "messages", "lanes", "seen", "fates", "ended", "session", "pages"]
+)
 @pytest.mark.parametrize("value", [None, "x", [1]])
 def test_a_checkpoint_with_a_wrong_field_is_the_start(field: str, value: object) -> None:
     wire = orjson.loads(encode_checkpoint(FULL))
@@ -79,7 +90,8 @@ def test_a_checkpoint_with_a_wrong_field_is_the_start(field: str, value: object)
 
 def test_another_version_is_not_read() -> None:
     wire = orjson.loads(encode_checkpoint(FULL))
-    assert decode_checkpoint(orjson.dumps(wire | {"version": 2})) == START
+    assert decode_checkpoint(orjson.dumps(wire | {"version": VERSION - 1})) == START
+    assert decode_checkpoint(orjson.dumps(wire | {"version": VERSION + 1})) == START
 
 
 # --- when one is due -------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from broker import session
 from broker.events import (
     Entry,
     Event,
@@ -32,9 +31,21 @@ from broker.events import (
     ToolCallResult,
     ToolCallStart,
 )
+from broker.fold import inputs
 from broker.session import fold
-from broker.session_config import MAX_QUEUE
-from broker.state import FATES_KEPT, Cancel, Ended, Seen, SessionState
+from broker.session_config import MAX_QUEUE, SessionConfig, config_to_wire
+from broker.state import (
+    FATES_KEPT,
+    Cancel,
+    Ended,
+    InputFate,
+    Lane,
+    OpenStream,
+    QueuedInput,
+    Run,
+    Seen,
+    SessionState,
+)
 from broker.view import public_view
 
 USER = Participant("user", "user-1", "A user")
@@ -86,7 +97,7 @@ def log() -> Log:
 def test_a_claim_makes_its_sequence_the_fence() -> None:
     log = Log()
     assert log.claimed().lane("main").fence == 1
-    assert log.claimed(owner="w2").lane("main") == session.Lane(2, Participant("agent", "w2"))
+    assert log.claimed(owner="w2").lane("main") == Lane(2, Participant("agent", "w2"))
 
 
 @pytest.mark.parametrize("id_", ["0-1", "2-1", "x", "", "1", "1-", "-1", "1-1-1", "one-1"])
@@ -135,13 +146,13 @@ def test_numbers_begin_anew_under_a_new_fence(log: Log) -> None:
     assert log.started().lane("main").run == "run_i1"
 
 
-# --- rules 2 to 4: inputs and cancels --------------------------------------------------------------------------------
+# --- rules 4 to 8: inputs and cancels --------------------------------------------------------------------------------
 
 
 def test_an_input_waits_as_it_was_sent() -> None:
     log = Log()
     log.said(InputSent("i1", "Hello", "enqueue"))
-    assert log.state.inputs == (session.QueuedInput("i1", 1, 1, USER, "Hello", "enqueue"),)
+    assert log.state.inputs == (QueuedInput("i1", 1, 1, USER, "Hello", "enqueue"),)
 
 
 def test_an_input_id_counts_once(log: Log) -> None:
@@ -163,7 +174,7 @@ def test_one_more_than_the_queue_holds_is_refused_for_ever(log: Log) -> None:
 
 
 def test_a_session_takes_a_bounded_number_of_inputs(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "MAX_INPUTS", 2)
+    monkeypatch.setattr(inputs, "MAX_INPUTS", 2)
     log.said(InputSent("i2", "x"))
     fate = log.said(InputSent("i3", "x")).fate("i3")
     assert fate is not None
@@ -176,7 +187,7 @@ def test_an_input_is_taken_back(log: Log) -> None:
     log.said(InputCancelRequested("i1"), by=OTHER_USER)
     assert [i.input_id for i in log.state.inputs] == ["i2"]
     fate = log.state.fate("i1")
-    assert fate == session.InputFate("i1", 2, "cancelled", None, OTHER_USER)
+    assert fate == InputFate("i1", 2, "cancelled", None, OTHER_USER)
 
 
 def test_an_input_that_is_not_queued_cannot_be_taken_back(log: Log) -> None:
@@ -206,12 +217,12 @@ def test_cancelling_never_hits_another_run(log: Log) -> None:
         assert log.said(RunCancelRequested(run_id)) == replace(before, as_of=log.state.as_of)
 
 
-# --- rules 5 and 6: runs ---------------------------------------------------------------------------------------------
+# --- rules 9 and 10: runs --------------------------------------------------------------------------------------------
 
 
 def test_a_run_starts_and_its_input_is_applied(log: Log) -> None:
     state = log.started()
-    assert state.runs["run_i1"] == session.Run("run_i1", "main", "i1", 3)
+    assert state.runs["run_i1"] == Run("run_i1", "main", "i1", 3)
     assert state.lane("main").run == "run_i1"
     assert (state.inputs, state.messages) == ((), 1)
     fate = state.fate("i1")
@@ -293,10 +304,10 @@ def test_an_end_without_a_run_is_nothing(log: Log) -> None:
 def test_texts_are_known_while_they_are_open(log: Log, start: Event, end: Event, kind: str) -> None:
     log.started()
     opened_at = log.wrote(start).as_of
-    assert log.state.lane("main").streams["m1"] == session.OpenStream("m1", kind, opened_at)
+    assert log.state.lane("main").streams["m1"] == OpenStream("m1", kind, opened_at)
     assert log.state.settled_floor() == opened_at
     settled_at = log.wrote(MessageSegment("m1", 0, 5)).as_of
-    assert log.state.lane("main").streams["m1"] == session.OpenStream("m1", kind, settled_at, 5)
+    assert log.state.lane("main").streams["m1"] == OpenStream("m1", kind, settled_at, 5)
     assert log.wrote(end).settled_floor() is None
     assert log.state.messages == 2
 
@@ -375,14 +386,20 @@ def test_what_clients_see(log: Log) -> None:
     log.said(InputSent("i2", "And?"))
     log.claimed(kind="none", owner="")
     assert public_view(log.state) == {
-        "lanes": {"main": {"owner": None, "fence": 6, "run": "run_i1"}},
+        "status": "running",
+        "title": None,
+        "metadata": {},
+        "config": config_to_wire(SessionConfig()),
+        "lanes": {"main": {"owner": None, "fence": 6, "run": "run_i1", "can": [], "paused": None}},
         "runs": [
             {
                 "runId": "run_i1",
                 "lane": "main",
                 "inputId": "i1",
                 "attempt": 1,
-                "cancel": {"mode": "immediate", "by": {"kind": "user", "id": "user-2"}},
+                "cancel": {"mode": "immediate", "by": {"kind": "user", "id": "user-2"}, "reason": "requested"},
+                "parent": None,
+                "agent": None,
             }
         ],
         "inputs": [
@@ -392,7 +409,13 @@ def test_what_clients_see(log: Log) -> None:
                 "ts": 5,
                 "by": {"kind": "user", "id": "user-1", "name": "A user"},
                 "content": "And?",
-                "mode": None,
+                "mode": "enqueue",
+                "lane": "main",
+                "parent": None,
             }
         ],
+        "calls": [],
+        "approvals": [],
+        "handoffs": [],
+        "remembered": {},
     }

@@ -81,10 +81,10 @@ function resolved(fold, { toolCallId, claimId, error }, { ts, by }) {
   close(fold, call, { status: error === undefined ? 'done' : 'error', by: by ?? null });
 }
 
-/** @param {Fold} fold @param {Event} event */
-function lapsed(fold, { toolCallId, claimId }) {
+/** A claim that was renewed a moment before goes on. @param {Fold} fold @param {Event} event @param {Entry} entry */
+function lapsed(fold, { toolCallId, claimId }, { ts }) {
   const call = fold.openCall(toolCallId);
-  if (!call?.idempotent || call.claim?.claimId !== claimId) return;
+  if (!call?.idempotent || call.claim?.claimId !== claimId || ts <= call.claim.expiresAt) return;
   call.claim = null;
   fold.transcript.changed.add(toolCallId);
 }

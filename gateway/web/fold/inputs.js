@@ -64,16 +64,17 @@ function sent(fold, event, entry) {
 
 /** Rule 4. @param {Fold} fold @param {string} mode @param {Actor | undefined} by */
 function isRefused(fold, mode, by) {
+  if (fold.seenInputs.size >= MAX_INPUTS || fold.isClosed) return true;
+  if (humanIn(fold, 'main')) return false;
   const limits = limitsOf(fold.config, by);
   const replaced = new Set(replacedBy(fold, granted(fold, mode), by));
   const waiting = fold.inputs.filter((input) => input.lane === 'main' && !replaced.has(input));
   const own = waiting.filter((input) => isSame(input.by, by)).length;
   const lane = fold.lanes.get('main');
-  return fold.seenInputs.size >= MAX_INPUTS || fold.isClosed
-    || !isAllowed(limits, ({ modes }) => modes === null || modes.includes(mode))
+  return !isAllowed(limits, ({ modes }) => modes === null || modes.includes(mode))
     || waiting.length >= fold.config.maxQueue
     || !isAllowed(limits, ({ maxQueue }) => maxQueue === null || own < maxQueue)
-    || (mode === 'reject' && (Boolean(lane?.run) || waiting.length > 0) && !humanIn(fold, 'main'))
+    || (mode === 'reject' && (Boolean(lane?.run) || waiting.length > 0))
     || (mode === 'inject' && Boolean(lane?.run) && !lane?.can.includes('inject'));
 }
 
@@ -129,7 +130,7 @@ function requested(fold, { inputId, parentRunId, childLane, agent = null, conten
   const parent = fold.runs.find((run) => run.runId === parentRunId && run.lane === lane);
   if (!parent || childLane === lane || fold.seenInputs.has(inputId)) return;
   const waiting = fold.inputs.filter((input) => input.lane === childLane).length;
-  const isTaken = waiting < fold.config.maxQueue && (parent.cancel === null || detached);
+  const isTaken = waiting < fold.config.maxQueue && !humanIn(fold, childLane) && (parent.cancel === null || detached);
   fold.seenInputs.set(inputId, isTaken);
   if (!isTaken) return;
   fold.inputs.push({ inputId, seq, ts, by, content, mode: 'enqueue', lane: childLane, parent: parentRunId, agent, detached });
