@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -14,7 +15,11 @@ from antiphon.showing import Begin, End, Note, Piece, Queued, Show, Showing
 from antiphon.talk import Access, TranscriptPrinter, run_over
 from antiphon_client import AntiphonError, CaughtUp, Client, Entry, Gap, Receipt, Reset, Session, SessionEvent, Snapshot
 
-_HELP = "Enter sends · /stop ends the run · /take-back your last waiting message · /quit or Ctrl-D leaves"
+_HELP = (
+    "Enter sends · /now TEXT interrupts the run with it · /stop ends the run · /take-back your last waiting message · "
+    "/allow, /reject or /answer TEXT what waits for a decision · /take the session over from the agent, /back NOTE · "
+    "/who is here · /quit or Ctrl-D leaves"
+)
 StyledText = list[tuple[str, str]]
 
 
@@ -41,6 +46,14 @@ async def _plain(session: Session, first: str | None) -> None:
             if isinstance(event, Entry) and run_over(event, run_id):
                 break
     printer.finish()
+
+
+def _payload(text: str) -> object:
+    """What was typed, as JSON if it is, else as text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 async def _each(session: Session, show: Callable[[SessionEvent], None]) -> None:
@@ -78,19 +91,52 @@ class _Terminal:
                 line = await self._prompt.prompt_async(self._message, refresh_interval=0.5)
             except (EOFError, KeyboardInterrupt):
                 return
-            match line.strip():
-                case "":
-                    continue
-                case "/quit":
-                    return
-                case "/help":
-                    self._print([("class:dim", _HELP)])
-                case "/stop":
-                    await self._guarded(self._stop())
-                case "/take-back":
-                    await self._guarded(self._take_back())
-                case text:
-                    await self._guarded(self._send(text))
+            text = line.strip()
+            if text == "/quit":
+                return
+            if text:
+                await self._guarded(self._obey(text))
+
+    async def _obey(self, text: str) -> None:
+        verb, _, rest = text.partition(" ")
+        match verb:
+            case "/help":
+                self._print([("class:dim", _HELP)])
+            case "/now":
+                await self._send(rest, "interrupt")
+            case "/stop":
+                await self._stop()
+            case "/take-back":
+                await self._take_back()
+            case "/allow" | "/reject" | "/answer":
+                await self._decide(verb, rest)
+            case "/take":
+                await self._take_over()
+            case "/back":
+                await self._session.return_handoff(rest)
+            case "/who":
+                self._who()
+            case _:
+                await self._send(text)
+
+    async def _decide(self, verb: str, rest: str) -> None:
+        """About what has waited longest."""
+        wanted = {"/allow": "allow_once", "/reject": "reject_once", "/answer": "answer"}[verb]
+        waiting = [a for a in self._session.state.approvals if wanted in a.options]
+        if not waiting:
+            self._print([("class:dim", "(nothing waits for that)")])
+            return
+        payload = _payload(rest) if verb == "/answer" else None
+        await self._session.respond(waiting[0].approval_id, wanted, payload)
+
+    async def _take_over(self) -> None:
+        waiting = self._session.state.handoffs
+        await self._session.claim_handoff(handoff_id=waiting[0].handoff_id if waiting else None)
+
+    def _who(self) -> None:
+        here = self._session.presence.participants if self._session.presence is not None else ()
+        names = ", ".join(f"{person.name or person.id} ({person.state})" for person in here)
+        self._print([("class:dim", f"({names or 'nobody else'})")])
 
     async def _guarded(self, action: Awaitable[None]) -> None:
         """A refusal is said in a line; the chat goes on."""
@@ -99,9 +145,9 @@ class _Terminal:
         except (AntiphonError, ValueError) as error:
             self._print([("ansired", f"! {error}")])
 
-    async def _send(self, text: str) -> None:
+    async def _send(self, text: str, mode: str | None = None) -> None:
         self._mine = [r for r in self._mine if r.input_id in {i.input_id for i in self._session.state.inputs}]
-        self._mine.append(await self._session.send(text))
+        self._mine.append(await self._session.send(text, mode=mode))
 
     async def _stop(self) -> None:
         runs = list(self._session.state.runs)

@@ -6,22 +6,16 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from agent_worker.config import BUILT_IN, WorkerSettings
-from antiphon import processes
-from antiphon.options import add_settings, settings
-from antiphon.place import DEFAULT_DIR, make_token, place
+from antiphon import cli_sessions, processes
+from antiphon.options import Parsers, add_settings, broker_settings, command, data_flag, names, settings
+from antiphon.place import make_token, place
 from broker.config import LogSettings, NatsSettings
 from broker.errors import AntiphonError, ConfigError
 from broker.telemetry import configure
 from gateway.config import RIGHTS, GatewaySettings
-
-Parsers = Any  # argparse's type for subparsers is private
-
-_SERVICES = frozenset({"dev", "gateway", "worker"})
-"""Commands that run on, and log what they do; the others speak only of what goes wrong."""
 
 _EPILOG = "Start with `antiphon dev`, then `antiphon chat demo` in another terminal. Docs: README.md, docs/."
 
@@ -69,11 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     for add in (
         _dev,
         _demo,
-        _chat,
-        _send,
-        _tail,
-        _export,
-        _import,
+        *cli_sessions.COMMANDS,
         _gateway,
         _worker,
         _topology,
@@ -85,36 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(
-    commands: Parsers, name: str, summary: str, main_: Callable[[argparse.Namespace], Coroutine[Any, Any, int | None]]
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
-    parser.set_defaults(main=main_, log_level="info" if name in _SERVICES else "warning")
-    return parser
-
-
-def _data_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", metavar="DIR", help=f"data directory (default {DEFAULT_DIR}, or ANTIPHON_DATA)")
-
-
-def _access_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("session", help="the session's name: 1-128 of A-Z a-z 0-9 _ -")
-    parser.add_argument(
-        "--url", default=os.environ.get("ANTIPHON_URL"), help="a gateway (default: the `antiphon dev` beside)"
-    )
-    parser.add_argument(
-        "--token", default=os.environ.get("ANTIPHON_TOKEN"), help="a token (default: one made beside dev)"
-    )
-    parser.add_argument("--user", default=os.environ.get("USER", "me"), help="who to be, beside `antiphon dev`")
-    parser.add_argument("--roles", default="", help="what to be there, for approvals and hand-overs: a,b")
-    _data_flag(parser)
-
-
 # --- all in one --------------------------------------------------------------------------------------------------------
 
 
 def _dev(commands: Parsers) -> None:
-    parser = _command(commands, "dev", "Run everything here: NATS, a gateway, a worker.", _run_dev)
+    parser = command(commands, "dev", "Run everything here: NATS, a gateway, a worker.", _run_dev)
     parser.add_argument("--agent", default="echo", metavar="NAME", help=f"{', '.join(BUILT_IN)} or module:object")
     parser.add_argument(
         "--also",
@@ -123,7 +88,7 @@ def _dev(commands: Parsers) -> None:
         metavar="NAME",
         help="another agent, that agents may ask; may be repeated",
     )
-    _data_flag(parser)
+    data_flag(parser)
     add_settings(parser, GatewaySettings, title="gateway", without=frozenset({"jwt_secret", "jwt_secret_file"}))
     add_settings(parser, LogSettings, title="log", without=frozenset({"replicas"}))
 
@@ -139,9 +104,9 @@ async def _run_dev(args: argparse.Namespace) -> None:
 
 
 def _demo(commands: Parsers) -> None:
-    parser = _command(commands, "demo", "See it: a session with a real model, here and on a page.", _run_demo)
+    parser = command(commands, "demo", "See it: a session with a real model, here and on a page.", _run_demo)
     parser.add_argument("--port", default="8080", help="port of the page (default 8080; 0: any free one)")
-    _data_flag(parser)
+    data_flag(parser)
 
 
 async def _run_demo(args: argparse.Namespace) -> int:
@@ -150,102 +115,11 @@ async def _run_demo(args: argparse.Namespace) -> int:
     return await run_demo(place(args.data), args.port)
 
 
-# --- talking -------------------------------------------------------------------------------------------------------------
-
-
-def _chat(commands: Parsers) -> None:
-    _access_flags(_command(commands, "chat", "Talk in a session, in the terminal.", _run_chat))
-
-
-async def _run_chat(args: argparse.Namespace) -> int:
-    from antiphon.chat import chat
-    from antiphon.talk import access
-
-    return await chat(access(place(args.data), args.url, args.token, args.user, _names(args.roles)), args.session)
-
-
-def _send(commands: Parsers) -> None:
-    parser = _command(commands, "send", "Send one message to a session.", _run_send)
-    _access_flags(parser)
-    parser.add_argument("text", help="the message")
-    parser.add_argument("--wait", action="store_true", help="wait for the answer and print it")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-async def _run_send(args: argparse.Namespace) -> int:
-    from antiphon.talk import access, send
-
-    where = access(place(args.data), args.url, args.token, args.user, _names(args.roles))
-    return await send(where, args.session, args.text, wait=args.wait, as_json=args.json)
-
-
-def _tail(commands: Parsers) -> None:
-    parser = _command(commands, "tail", "Follow a session.", _run_tail)
-    _access_flags(parser)
-    parser.add_argument("--from-start", action="store_true", help="from the log's first entry, every token")
-    parser.add_argument("--json", action="store_true", help="print each entry as a line of JSON")
-    parser.add_argument("--until-idle", action="store_true", help="end when nothing runs and nothing waits")
-
-
-async def _run_tail(args: argparse.Namespace) -> int:
-    from antiphon.talk import access, tail
-
-    where = access(place(args.data), args.url, args.token, args.user, _names(args.roles))
-    return await tail(where, args.session, from_start=args.from_start, as_json=args.json, until_idle=args.until_idle)
-
-
-# --- sessions as files -----------------------------------------------------------------------------------------------------
-
-
-def _export(commands: Parsers) -> None:
-    parser = _command(commands, "export", "Write a session out, whole, as lines of JSON.", _run_export)
-    parser.add_argument("session", help="the session's name")
-    parser.add_argument("-o", "--output", metavar="FILE", help="where to (default: standard output)")
-    _log_flags(parser)
-
-
-async def _run_export(args: argparse.Namespace) -> int:
-    from antiphon.transfer import export_session
-
-    return await export_session(_log_access(args), args.session, args.output)
-
-
-def _import(commands: Parsers) -> None:
-    parser = _command(commands, "import", "Restore an exported session into an empty one.", _run_import)
-    parser.add_argument("session", help="the name of the session to restore into")
-    parser.add_argument("file", metavar="FILE", help="what `antiphon export` has written; -: standard input")
-    _log_flags(parser)
-
-
-async def _run_import(args: argparse.Namespace) -> int:
-    from antiphon.transfer import import_session
-
-    return await import_session(_log_access(args), args.session, args.file)
-
-
-def _log_flags(parser: argparse.ArgumentParser) -> None:
-    _data_flag(parser)
-    add_settings(parser, NatsSettings, title="NATS (default: that of the `antiphon dev` beside)")
-    add_settings(parser, LogSettings, title="log")
-
-
-def _log_access(args: argparse.Namespace) -> processes.BrokerSettings:
-    """The log that the flags name, or that of the `antiphon dev` beside."""
-    running = place(args.data).running()
-    if args.nats_url is None and "ANTIPHON_NATS_URL" not in os.environ and running is not None:
-        args.nats_url = running.nats_url
-    return _broker_settings(args)
-
-
 # --- processes of a cluster ------------------------------------------------------------------------------------------------
 
 
-def _broker_settings(args: argparse.Namespace) -> processes.BrokerSettings:
-    return processes.BrokerSettings(settings(NatsSettings, args), settings(LogSettings, args))
-
-
 def _gateway(commands: Parsers) -> None:
-    parser = _command(commands, "gateway", "Run a gateway.", _run_gateway)
+    parser = command(commands, "gateway", "Run a gateway.", _run_gateway)
     add_settings(parser, GatewaySettings, title="gateway", without=frozenset({"jwt_secret"}))
     add_settings(parser, NatsSettings, title="NATS")
     add_settings(parser, LogSettings, title="log")
@@ -254,11 +128,11 @@ def _gateway(commands: Parsers) -> None:
 async def _run_gateway(args: argparse.Namespace) -> None:
     from antiphon.gateway_process import run_gateway
 
-    await run_gateway(_broker_settings(args), settings(GatewaySettings, args))
+    await run_gateway(broker_settings(args), settings(GatewaySettings, args))
 
 
 def _worker(commands: Parsers) -> None:
-    parser = _command(commands, "worker", "Run a worker with an agent.", _run_worker)
+    parser = command(commands, "worker", "Run a worker with an agent.", _run_worker)
     parser.add_argument("agent", help=f"{', '.join(BUILT_IN)} or module:object")
     add_settings(parser, WorkerSettings, title="worker")
     add_settings(parser, NatsSettings, title="NATS")
@@ -269,11 +143,11 @@ async def _run_worker(args: argparse.Namespace) -> None:
     from agent_worker.loading import load_agent
     from antiphon.worker_process import run_worker
 
-    await run_worker(_broker_settings(args), settings(WorkerSettings, args), load_agent(args.agent))
+    await run_worker(broker_settings(args), settings(WorkerSettings, args), load_agent(args.agent))
 
 
 def _topology(commands: Parsers) -> None:
-    parser = _command(
+    parser = command(
         commands, "topology", "Make the streams in NATS, or compare them with what they must be.", _run_topology
     )
     parser.add_argument("action", choices=("apply", "check"), help="apply: make them so; check: only say what differs")
@@ -285,7 +159,7 @@ async def _run_topology(args: argparse.Namespace) -> int:
     from broker.jetstream.connection import Connection
     from broker.jetstream.topology import Topology
 
-    broker = _broker_settings(args)
+    broker = broker_settings(args)
     async with Connection(broker.nats, name="antiphon-topology") as connection:
         topology = Topology(connection, broker.log)
         drift = await (topology.apply() if args.action == "apply" else topology.check())
@@ -299,7 +173,7 @@ async def _run_topology(args: argparse.Namespace) -> int:
 
 
 def _token(commands: Parsers) -> None:
-    parser = _command(commands, "token", "Make a token.", _run_token)
+    parser = command(commands, "token", "Make a token.", _run_token)
     parser.add_argument("user", help="the user's id")
     parser.add_argument("--name", help="the name that others see")
     parser.add_argument("--sessions", default="*", metavar="PATTERN", help="sessions it is for (default *: all)")
@@ -310,7 +184,7 @@ def _token(commands: Parsers) -> None:
     parser.add_argument(
         "--secret-file", metavar="FILE", help="the HS256 secret (default: that of `antiphon dev` beside)"
     )
-    _data_flag(parser)
+    data_flag(parser)
 
 
 async def _run_token(args: argparse.Namespace) -> None:
@@ -320,11 +194,7 @@ async def _run_token(args: argparse.Namespace) -> None:
         raise ConfigError(f"--rights: there is no right {unknown[0]!r}")
     if not args.ttl.isdigit() or not int(args.ttl):
         raise ConfigError("--ttl must be a whole number of seconds above 0")
-    print(make_token(_secret(args), args.user, args.name, {args.sessions: rights}, int(args.ttl), _names(args.roles)))
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+    print(make_token(_secret(args), args.user, args.name, {args.sessions: rights}, int(args.ttl), names(args.roles)))
 
 
 def _secret(args: argparse.Namespace) -> str:
@@ -338,8 +208,8 @@ def _secret(args: argparse.Namespace) -> str:
 
 
 def _doctor(commands: Parsers) -> None:
-    parser = _command(commands, "doctor", "Check the set-up, and say how to mend it.", _run_doctor)
-    _data_flag(parser)
+    parser = command(commands, "doctor", "Check the set-up, and say how to mend it.", _run_doctor)
+    data_flag(parser)
     add_settings(parser, NatsSettings, title="NATS", without=frozenset({"nats_credentials"}))
 
 
@@ -350,7 +220,7 @@ async def _run_doctor(args: argparse.Namespace) -> int:
 
 
 def _bench(commands: Parsers) -> None:
-    parser = _command(commands, "bench", "Measure.", _run_bench)
+    parser = command(commands, "bench", "Measure.", _run_bench)
     parser.add_argument("names", nargs="+", choices=("latency", "publish"), help="which benchmarks")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="runs of each (default 5)")

@@ -1,14 +1,21 @@
-"""Settings as flags: each settings class gives a group of flags, and takes their values back."""
+"""Flags that commands share. Each settings class gives a group of flags, and takes their values back."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
-from broker.config import from_environment
+from antiphon.place import DEFAULT_DIR
+from antiphon.processes import BrokerSettings
+from broker.config import LogSettings, NatsSettings, from_environment
 
 T = TypeVar("T")
+Parsers = Any  # argparse's type for subparsers is private
+
+_SERVICES = frozenset({"dev", "gateway", "worker"})
+"""Commands that run on, and log what they do; the others speak only of what goes wrong."""
 
 
 def add_settings(
@@ -33,3 +40,27 @@ def settings(cls: type[T], args: argparse.Namespace, **fixed: object) -> T:
     names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     flags = {name: value for name, value in vars(args).items() if name in names}
     return from_environment(cls, **(flags | fixed))
+
+
+def command(
+    commands: Parsers, name: str, summary: str, main_: Callable[[argparse.Namespace], Coroutine[Any, Any, int | None]]
+) -> argparse.ArgumentParser:
+    """A command of `antiphon`, without its flags."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    parser.set_defaults(main=main_, log_level="info" if name in _SERVICES else "warning")
+    return parser
+
+
+def data_flag(parser: argparse.ArgumentParser) -> None:
+    """`--data`."""
+    parser.add_argument("--data", metavar="DIR", help=f"data directory (default {DEFAULT_DIR}, or ANTIPHON_DATA)")
+
+
+def broker_settings(args: argparse.Namespace) -> BrokerSettings:
+    """How to reach the log, from the flags. Raises ConfigError."""
+    return BrokerSettings(settings(NatsSettings, args), settings(LogSettings, args))
+
+
+def names(text: str) -> list[str]:
+    """What a flag lists, separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -30,7 +30,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A message ends; `reason` is complete, cancelled, worker_lost or error."""
+    """A message ends; `reason` is complete, cancelled, worker_lost, error or handed_over."""
 
     id: str
     reason: str
@@ -70,10 +70,13 @@ class Showing:
         self._inputs: dict[str, tuple[str, str]] = {}
         self._shown: dict[str, int] = {}
         self._reasons: dict[str, str] = {}
+        self._human: str | None = None
+        """The user who has the main lane."""
 
     def restart(self, snapshot: Snapshot) -> None:
         """A snapshot: what was known is forgotten, but for what waits."""
         self._shown.clear()
+        self._human = _human(snapshot)
         self._inputs = {str(i.get("inputId")): (_author(i.get("by")), str(i.get("content"))) for i in _inputs(snapshot)}
 
     def entry(self, entry: Entry) -> Iterator[Show]:
@@ -112,10 +115,25 @@ class Showing:
 
     def _other(self, entry: Entry, kind: str, body: Mapping[str, Any]) -> Iterator[Show]:
         match kind:
-            case "input.sent":
+            case "input.sent" if self._human is not None:
+                yield from self._said(str(body.get("inputId")), _author(entry.by), str(body.get("content")))
+            case "input.sent" | "run.requested":
                 author, text = _author(entry.by), str(body.get("content"))
                 self._inputs[str(body.get("inputId"))] = author, text
                 yield Queued(str(body.get("inputId")), author, text)
+            case "session.owner" if body.get("lane") == "main" and body.get("kind") == "user":
+                self._human = str(body.get("id"))
+                yield Note(f"{_author(entry.by)} has taken over from the agent")
+                for input_id, (author, text) in self._inputs.items():
+                    yield from self._said(input_id, author, text)
+                self._inputs.clear()
+            case "session.owner" if body.get("lane") == "main":
+                self._human = None
+            case "handoff.returned":
+                self._human = None
+                if body.get("note"):
+                    self._inputs[str(body.get("inputId"))] = _author(entry.by), str(body["note"])
+                yield Note(f"{_author(entry.by)} gives back to the agent")
             case "input.applied":
                 author, text = self._inputs.pop(str(body.get("inputId")), ("somebody", "(sent earlier)"))
                 id_ = str(body.get("messageId"))
@@ -127,14 +145,54 @@ class Showing:
                     Piece(id_, str(body.get("content"))),
                     End(id_, "complete"),
                 )
-            case "run.cancel.requested":
-                yield Note(f"{_author(entry.by)} stops the run")
-            case "run.taken_over":
-                yield Note("the worker was lost; another one goes on")
-            case "RUN_ERROR":
-                yield Note(f"the run failed: {body.get('message')} ({body.get('code')})")
             case _:
-                return
+                if (note := note_of(kind, body, _author(entry.by))) is not None:
+                    yield Note(note)
+
+    def _said(self, input_id: str, author: str, text: str) -> Iterator[Show]:
+        """While a human has the session, what is sent is a message at once."""
+        id_ = f"msg_{input_id}"
+        yield from (Begin(id_, "user", author, None), Piece(id_, text), End(id_, "complete"))
+
+
+def note_of(kind: str, body: Mapping[str, Any], author: str) -> str | None:
+    """What an event says in a line; None if nothing need be said."""
+    match kind:
+        case "run.cancel.requested":
+            return f"{author} stops the run"
+        case "run.taken_over":
+            return "the worker was lost; another one goes on"
+        case "RUN_ERROR":
+            return f"the run failed: {body.get('message')} ({body.get('code')})"
+        case "approval.requested":
+            options = ", ".join(map(str, body.get("options") or ()))
+            return f"{author} asks: {body.get('message')} [{options}]"
+        case "approval.responded":
+            return f"{author}: {body.get('option')}"
+        case "approval.resolved":
+            return f"nobody decided: {body.get('status')}"
+        case "tool.requested" if body.get("executor") == "client":
+            return f"{author} waits for a client to run {body.get('name')}"
+        case "tool.failed":
+            return f"the tool gave no result: {body.get('code')}"
+        case "handoff.requested":
+            return f"{author} asks for somebody with the role {body.get('to')}: {body.get('reason')}"
+        case "handoff.expired":
+            return "nobody came"
+        case "session.state":
+            return "nobody watches: the run is held" if body.get("state") == "paused" else "the run goes on"
+        case "session.closed" | "session.reopened" | "session.deleted":
+            return f"{author} has {kind.removeprefix('session.')} the session"
+        case _:
+            return None
+
+
+def _human(snapshot: Snapshot) -> str | None:
+    match snapshot.state:
+        case {"lanes": {"main": {"owner": {"kind": "user", "id": str(human)}}}}:
+            return human
+        case _:
+            return None
 
 
 def _inputs(snapshot: Snapshot) -> list[Mapping[str, Any]]:

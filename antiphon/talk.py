@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from antiphon.place import Place, make_token
 from antiphon.showing import Begin, End, Note, Piece, Queued, Show, Showing
-from antiphon_client import CaughtUp, Client, Entry, Gap, Reset, Session, SessionEvent, Snapshot
+from antiphon_client import CaughtUp, Client, Entry, Gap, InputNotApplied, Reset, Session, SessionEvent, Snapshot
 from broker.errors import ConfigError
 
 _AWAY_LOOK_S = 0.25
@@ -70,10 +70,19 @@ async def send(where: Access, name: str, text: str, *, wait: bool, as_json: bool
             fields = {"inputId": receipt.input_id, "runId": receipt.run_id, "seq": receipt.seq}
             print(json.dumps(fields) if as_json else f"stored as {receipt.input_id}, starts {receipt.run_id}")
             return 0
-        answer = await _answer(session, receipt.run_id, show=not as_json)
+        try:
+            applied = await receipt.applied()
+        except InputNotApplied as error:
+            print(f"antiphon: the message did not reach the agent: {error.code}", file=sys.stderr)
+            return 1
+        if applied.run_id is None:
+            # It is for the human who has the session, and may be answered at any time, or never.
+            print("antiphon: a person has the session; the message is with them", file=sys.stderr)
+            return 0
+        answer = await _answer(session, applied.run_id, show=not as_json)
         outcome = await receipt.finished()
         if as_json:
-            fields = {"runId": receipt.run_id, "outcome": outcome.kind, "code": outcome.code, "text": answer}
+            fields = {"runId": applied.run_id, "outcome": outcome.kind, "code": outcome.code, "text": answer}
             print(json.dumps(fields))
         elif not outcome.ok:
             print(f"antiphon: the run ended: {outcome.kind} {outcome.message or ''}".rstrip(), file=sys.stderr)

@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline';
 
 import { Fold } from '../../gateway/web/fold.js';
 
-const FIELDS = ['id', 'role', 'seq', 'by', 'lane', 'run', 'text', 'status', 'reason', 'name', 'toolCallId'];
+const FIELDS = ['id', 'role', 'seq', 'by', 'lane', 'run', 'text', 'status', 'reason', 'name', 'toolCallId', 'rolledBack'];
 
 for await (const line of createInterface({ input: process.stdin })) {
   const { state, entries } = JSON.parse(line);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import re
 import sys
 from collections.abc import Iterator
@@ -12,18 +13,27 @@ from pathlib import Path
 
 import pytest
 
+from agent_worker import errors
 from agent_worker.config import WorkerSettings
+from agent_worker.context import SessionContext
 from agent_worker.loading import load_agent
 from agent_worker.metrics import WorkerMetrics
 from antiphon import settings_table
+from broker import events
 from broker.config import LogSettings, NatsSettings
+from broker.errors import AntiphonError, ToolErrorCode
 from gateway.config import GatewaySettings
 from gateway.metrics import GatewayMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "clients/python/README.md", *(ROOT / "docs").rglob("*.md")]
+    [
+        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "clients/python/README.md", "examples/README.md")),
+        *(ROOT / "docs").rglob("*.md"),
+    ]
 )
+AGENTS = ROOT / "docs/AGENTS.md"
+PROTOCOL = ROOT / "docs/PROTOCOL.md"
 PACKAGES = ("broker", "gateway", "agent_worker", "antiphon")
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
@@ -212,12 +222,99 @@ def test_examples_in_python_compile_and_find_what_they_import(page: Path) -> Non
                 assert hasattr(importlib.import_module(module), name.strip()), f"{module}: {name}"
 
 
-def test_the_agents_of_the_examples_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hello, count = blocks(ROOT / "docs/AGENTS.md", "python")
-    assert hello in blocks(ROOT / "README.md", "python")
-    (tmp_path / "docs_hello.py").write_text(hello, encoding="utf-8")
-    (tmp_path / "docs_count.py").write_text(count, encoding="utf-8")
+def test_the_agents_of_the_page_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = blocks(AGENTS, "python")
+    assert len(codes) > 5
+    assert codes[0] in blocks(ROOT / "README.md", "python")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    assert load_agent("docs_hello:agent").on_takeover == "restart"
-    assert load_agent("docs_count:count").name == "count"
+    found = {}
+    for n, code in enumerate(codes):
+        (tmp_path / f"docs_agent_{n}.py").write_text(code, encoding="utf-8")
+        # A block is a module; one that makes no Agent is an async function alone.
+        name = "agent" if "\nagent = " in code else re.findall(r"^async def (\w+)", code, re.MULTILINE)[-1]
+        agent = load_agent(f"docs_agent_{n}:{name}")
+        found[agent.name] = agent
+    assert len(found) == len(codes)
+    assert found["hello"].on_takeover == "restart"
+    assert found["planner"].accepts_steering
+
+
+def test_the_agents_of_the_page_call_what_is_there() -> None:
+    seen = set()
+    for code in blocks(AGENTS, "python"):
+        for call in (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)):
+            match call.func:
+                case ast.Attribute(value=ast.Name(id="ctx"), attr=name):
+                    arguments = {keyword.arg: None for keyword in call.keywords if keyword.arg is not None}
+                    inspect.signature(getattr(SessionContext, name)).bind(None, *call.args, **arguments)
+                    seen.add(name)
+    assert {"text", "step", "take_steering", "tool", "client_tool", "approve", "ask_user", "ask"} <= seen
+
+
+def test_the_page_for_agents_names_all_that_a_context_has() -> None:
+    named = set(re.findall(r"\bctx\.(\w+)", prose(AGENTS)))
+    members = {name for name in dir(SessionContext) if not name.startswith("_")}
+    attributes = set(
+        re.findall(
+            r"^ +self\.([a-z]\w*)(?::| =)",
+            inspect.getsource(sys.modules[SessionContext.__module__]) + inspect.getsource(SessionContext.__base__),
+            re.MULTILINE,
+        )
+    )
+    assert members <= named
+    assert named <= members | attributes
+
+
+def test_the_page_for_agents_names_all_errors() -> None:
+    raised = {
+        name
+        for name, found in vars(errors).items()
+        if inspect.isclass(found) and issubclass(found, AntiphonError) and found is not AntiphonError
+    }
+    table = prose(AGENTS).partition("| error | raised by | when |")[2].partition("##")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == raised
+
+
+# --- lifecycles ----------------------------------------------------------------------------------------------------------------
+
+_ARROW = re.compile(r"^ +(\[\*\]|\w+) --> (\[\*\]|\w+)(?: : ([^:;#]+))?$")
+
+
+def arrows() -> list[tuple[str, str, str]]:
+    """From, to, and what is written at it, of all state diagrams of the protocol."""
+    found = []
+    for diagram in blocks(PROTOCOL, "mermaid"):
+        kind, *lines = diagram.splitlines()
+        assert kind == "stateDiagram-v2"
+        for line in lines:
+            if not re.fullmatch(r" +(state \w+ \{|\})", line):
+                arrow = _ARROW.match(line)
+                assert arrow, line
+                found.append((arrow[1], arrow[2], arrow[3] or ""))
+    return found
+
+
+def test_the_lifecycles_name_events_and_commands_that_exist() -> None:
+    types = {found.TYPE for found in vars(events).values() if inspect.isclass(found) and hasattr(found, "TYPE")}
+    listed = {
+        span for row in re.findall(r"^\| (`.+?) \|", prose(PROTOCOL), re.MULTILINE) for span in _SPAN.findall(row)
+    }
+    labels = " ".join(label for _, _, label in arrows())
+    dotted = set(re.findall(r"\b[a-z]+(?:\.[a-z_]+)+\b", labels))
+    assert dotted <= types | listed
+    assert set(re.findall(r"\b[A-Z]+_[A-Z_]+\b", labels)) <= types
+    told = prose(PROTOCOL).partition("## Lifecycles")[2] + labels
+    # A segment is a piece of text: it changes no state.
+    assert {name for name in types if "." in name and name not in told} <= {"message.segment"}
+    assert not {code.value for code in ToolErrorCode if code.value not in told}
+
+
+def test_the_states_of_a_lifecycle_are_reached() -> None:
+    for diagram in blocks(PROTOCOL, "mermaid"):
+        known = {
+            pair for line in diagram.splitlines() if (arrow := _ARROW.match(line)) for pair in [(arrow[1], arrow[2])]
+        }
+        inner = set(re.findall(r"state (\w+) \{", diagram))
+        targets = {to for _, to in known}
+        assert {start for start, _ in known} - {"[*]"} <= targets | inner

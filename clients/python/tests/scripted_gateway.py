@@ -238,7 +238,8 @@ class ScriptedGateway:
 
 def client(gateway: ScriptedGateway, **options: Any) -> Client:
     """A client of this gateway with these settings; it never waits before it comes back."""
-    return Client(gateway.url, "t1", rand=lambda: 0.0, settings=Settings(close_timeout_s=0.2, **options))
+    settings = Settings(**{"close_timeout_s": 0.2, "tool_release_timeout_s": 0.1, **options})
+    return Client(gateway.url, "t1", rand=lambda: 0.0, settings=settings)
 
 
 async def take(session: Session, count: int) -> list[SessionEvent]:

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon_client import CursorInvalid, protocol
+from antiphon_client import (
+    CursorInvalid,
+    ModeRefused,
+    NotFirst,
+    NotYours,
+    RoleRequired,
+    SessionClosed,
+    SessionFull,
+    ValueRefused,
+)
+from antiphon_client import frames as frames_of
 from antiphon_client._json import RETRY_AFTER_CAP_S, parse_object
 from antiphon_client.errors import CommandRefused, NotAllowed, NotFound, QueueFull, TooLate, refusal
 from antiphon_client.protocol import (
@@ -118,21 +128,30 @@ class TestFrames:
 
     def test_commands(self) -> None:
         after = Cursor("e", 3)
-        assert protocol.hello(1, "t", "c") == {"op": "hello", "id": 1, "token": "t", "client": "c"}
-        assert protocol.auth_refresh(1, "t") == {"op": "auth.refresh", "id": 1, "token": "t"}
-        assert protocol.subscribe(1, "s", None) == {"op": "subscribe", "id": 1, "session": "s"}
-        assert protocol.subscribe(1, "s", after, every=True) == {
-            "op": "subscribe", "id": 1, "session": "s", "after": "e:3", "replay": "every",
+        assert frames_of.hello(1, "t", "c", "d") == {"op": "hello", "id": 1, "token": "t", "client": "c", "device": "d"}
+        assert frames_of.auth_refresh(1, "t") == {"op": "auth.refresh", "id": 1, "token": "t"}
+        assert frames_of.subscribe(1, "s", None, {}) == {"op": "subscribe", "id": 1, "session": "s"}
+        assert frames_of.subscribe(1, "s", after, {"replay": "every", "watching": False}) == {
+            "op": "subscribe", "id": 1, "session": "s", "after": "e:3", "replay": "every", "watching": False,
         }  # fmt: skip
-        assert protocol.unsubscribe(1, "s") == {"op": "unsubscribe", "id": 1, "session": "s"}
-        assert protocol.input_send(1, "s", "i", "text") == {
+        assert frames_of.unsubscribe(1, "s") == {"op": "unsubscribe", "id": 1, "session": "s"}
+        assert frames_of.input_send(1, "s", "i", "text") == {
             "op": "input.send", "id": 1, "session": "s", "inputId": "i", "content": "text",
         }  # fmt: skip
-        assert protocol.input_send(1, "s", "i", "text", "m")["mode"] == "m"
-        assert protocol.input_cancel(1, "s", "i") == {"op": "input.cancel", "id": 1, "session": "s", "inputId": "i"}
-        assert protocol.run_cancel(1, "s", "r") == {"op": "run.cancel", "id": 1, "session": "s", "runId": "r"}
-        assert protocol.history(1, "s", None, 5) == {"op": "history", "id": 1, "session": "s", "limit": 5}
-        assert protocol.history(1, "s", 9, 5)["before"] == 9
+        assert frames_of.input_send(1, "s", "i", "text", "m")["mode"] == "m"
+        assert frames_of.command("run.cancel", 1, "s", runId="r", mode=None) == {
+            "op": "run.cancel", "id": 1, "session": "s", "runId": "r",
+        }  # fmt: skip
+
+    def test_commands_of_tools_say_null_where_they_mean_it(self) -> None:
+        call = {"id": 1, "session": "s", "toolCallId": "c", "claimId": "k"}
+        assert frames_of.tool_claim(1, "s", "c", "k", 15_000) == {"op": "tool.claim", **call, "leaseMs": 15_000}
+        assert frames_of.tool_release(1, "s", "c", "k") == {"op": "tool.release", **call}
+        assert frames_of.tool_progress(1, "s", "c", "k", None) == {"op": "tool.progress", **call, "value": None}
+        assert frames_of.tool_result(1, "s", "c", "k", {"result": None}) == {
+            "op": "tool.result", **call, "result": None,
+        }  # fmt: skip
+        assert frames_of.tool_result(1, "s", "c", "k", {"error": "x"}) == {"op": "tool.result", **call, "error": "x"}
 
     def test_encoding_is_compact_and_keeps_characters(self) -> None:
         text = encode({"a": "ü😀", "b": 1})
@@ -152,6 +171,31 @@ class TestRefusals:
             ("queue_full", QueueFull),
             ("run_not_found", NotFound),
             ("run_ended", TooLate),
+            ("role_required", RoleRequired),
+            ("mode_not_allowed", ModeRefused),
+            ("busy", ModeRefused),
+            ("cannot_inject", ModeRefused),
+            ("session_full", SessionFull),
+            ("session_closed", SessionClosed),
+            ("arguments_invalid", ValueRefused),
+            ("result_invalid", ValueRefused),
+            ("payload_invalid", ValueRefused),
+            ("schema_invalid", ValueRefused),
+            ("config_invalid", ValueRefused),
+            ("bad_option", ValueRefused),
+            ("call_not_found", NotFound),
+            ("approval_not_found", NotFound),
+            ("handoff_not_found", NotFound),
+            ("key_not_found", NotFound),
+            ("deadline_passed", TooLate),
+            ("already_claimed", NotFirst),
+            ("already_resolved", NotFirst),
+            ("already_voted", NotFirst),
+            ("session_exists", NotFirst),
+            ("not_declared", NotYours),
+            ("not_targeted", NotYours),
+            ("not_claimed", NotYours),
+            ("not_owner", NotYours),
             ("something_new", CommandRefused),
         ],
     )

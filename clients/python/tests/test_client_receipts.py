@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -20,6 +21,9 @@ from clients.python.tests.scripted_gateway import (
     started,
     take,
 )
+
+OWNED = {"owner": {"kind": "agent", "id": "w"}, "fence": 1, "run": None}
+RUNNING = [{"runId": "run_a", "lane": "main", "inputId": "a", "attempt": 1, "cancel": None}]
 
 
 class TestReceipts:
@@ -48,7 +52,7 @@ class TestReceipts:
         async with ScriptedGateway(script) as gateway, client(gateway) as opened:
             receipt = await opened.session("demo").send("Hi", input_id="i")
             assert (receipt.input_id, receipt.run_id, receipt.seq, receipt.duplicate) == ("i", "run_i", 1, False)
-            source = Input("i", 1, 1, None, "Hi", None)
+            source = Input("i", 1, 1, None, "Hi")
             assert await receipt.applied() == InputApplied("i", "run_i", "msg_i", source)
             assert await receipt.finished() == outcome
             assert "run_i" in repr(receipt)
@@ -79,7 +83,10 @@ class TestReceipts:
         async def script(peer: Peer) -> None:
             await peer.opened()
             await peer.take_input(1)
-            await peer.send(sent(1, 0, "i"), entry(2, 1, event))
+            command = entry(2, 1, event)
+            if not event["type"].startswith("input.failed"):
+                del command["lane"]  # a participant's
+            await peer.send(sent(1, 0, "i"), command)
 
         async with ScriptedGateway(script) as gateway, client(gateway) as opened:
             receipt = await opened.session("demo").send("Hi", input_id="i")
@@ -236,6 +243,132 @@ class TestReceipts:
             receipt = await opened.session("demo").send("Hi", input_id="late")
             with pytest.raises(InputNotApplied, match="queue_full"):
                 await receipt.applied()
+
+    async def test_an_injected_input_goes_into_the_run_that_is_going_on(self) -> None:
+        go_on = asyncio.Event()
+
+        async def script(peer: Peer) -> None:
+            await peer.opened(0, runs=RUNNING, lanes={"main": {**OWNED, "run": "run_a", "can": ["inject"]}})
+            await peer.take_input(1, mode="inject", position=1)
+            await peer.send(sent(1, 0, "i"))
+            await go_on.wait()
+            event = {"type": "input.applied", "inputId": "i", "runId": "run_a", "messageId": "msg_i"}
+            await peer.send(entry(2, 1, event, run="run_a"))
+            await peer.send(finished(3, 2, "i"))  # of no run that is running
+            await peer.send(finished(4, 3, "a"))
+
+        async with ScriptedGateway(script) as gateway, client(gateway) as opened:
+            session = opened.session("demo")
+            receipt = await session.send("And then?", input_id="i", mode="inject")
+            assert (receipt.status, receipt.mode, receipt.position, receipt.run_id) == ("queued", "inject", 1, "run_i")
+            go_on.set()
+            assert (await receipt.applied()).run_id == receipt.run_id == "run_a"
+            assert await receipt.finished() == Outcome("success")
+            assert receipt.status == "ended"
+
+    async def test_an_injected_input_sent_again(self) -> None:
+        go_on = asyncio.Event()
+
+        async def script(peer: Peer) -> None:
+            await peer.opened(9, runs=RUNNING, lanes={"main": {**OWNED, "run": "run_a"}})
+            await peer.take_input(3, runId="run_a", status="applied", duplicate=True)
+            await go_on.wait()
+            await peer.send(finished(10, 9, "a", kind="cancelled"))
+
+        async with ScriptedGateway(script) as gateway, client(gateway) as opened:
+            session = opened.session("demo")
+            await take(session, 1)
+            receipt = await session.send("Hi", input_id="i")
+            assert (receipt.status, receipt.run_id) == ("applied", "run_a")
+            go_on.set()
+            assert await receipt.finished() == Outcome("cancelled")
+
+    async def test_what_becomes_of_one_when_the_session_is_deleted(self) -> None:
+        async def script(peer: Peer) -> None:
+            await peer.opened()
+            await peer.take_input(1)
+            await peer.take_input(2)
+            gone = entry(5, 4, {"type": "session.deleted"}, id="session-deleted:5")
+            del gone["lane"]
+            await peer.send(sent(1, 0, "i"), sent(2, 1, "j"), started(3, 2), applied(4, 3), gone)
+
+        async with ScriptedGateway(script) as gateway, client(gateway) as opened:
+            session = opened.session("demo")
+            running, waiting = await session.send("Hi", input_id="i"), await session.send("Ho", input_id="j")
+            assert await running.finished() == Outcome("cancelled", reason="deleted")
+            with pytest.raises(InputNotApplied, match="deleted"):
+                await waiting.applied()
+            assert (session.messages, session.state.lanes, session.state.status) == ([], {}, "idle")
+
+    async def test_one_that_waits_for_an_approval(self) -> None:
+        async def script(peer: Peer) -> None:
+            await peer.opened()
+            await peer.take_input(1, status="pending", reason="approval", mode="enqueue", position=2)
+            await peer.send(sent(1, 0, "i"), started(2, 1), applied(3, 2))
+
+        async with ScriptedGateway(script) as gateway, client(gateway) as opened:
+            receipt = await opened.session("demo").send("Hi", input_id="i")
+            assert (receipt.reason, receipt.mode, receipt.position) == ("approval", "enqueue", 2)
+            await receipt.applied()
+            assert receipt.status == "applied"
+
+    @pytest.mark.parametrize("sender", ["user-1", "user-2"])
+    async def test_one_that_goes_to_a_human(self, sender: str) -> None:
+        lanes = {"main": {"owner": {"kind": "user", "id": "user-1"}, "fence": 1, "run": None}}
+
+        async def script(peer: Peer) -> None:
+            await peer.opened(lanes=lanes)
+            await peer.take_input(1, status="applied", runId=None, mode=None, position=None)
+            await peer.send(sent(1, 0, "i", "Hello", by={"kind": "user", "id": sender}))
+
+        async with ScriptedGateway(script) as gateway, client(gateway) as opened:
+            session = opened.session("demo")
+            receipt = await session.send("Hello", input_id="i")
+            assert await receipt.finished() == Outcome("no_run")
+            assert (await receipt.applied()).message_id == "msg_i"
+            (message,) = session.messages
+            role = "assistant" if sender == "user-1" else "user"
+            assert (message.id, message.role, message.text, message.run) == ("msg_i", role, "Hello", None)
+
+    async def test_one_that_went_to_a_human_long_ago(self) -> None:
+        async def script(peer: Peer) -> None:
+            await peer.opened(9)
+            await peer.take_input(3, status="applied", runId=None, duplicate=True)
+
+        async with ScriptedGateway(script) as gateway, client(gateway) as opened:
+            session = opened.session("demo")
+            await take(session, 1)
+            receipt = await session.send("Hello", input_id="i")
+            assert (await receipt.applied()).run_id is None
+            assert await receipt.finished() == Outcome("no_run")
+
+    async def test_one_that_the_next_one_supersedes(self) -> None:
+        by = {"kind": "user", "id": "user-1"}
+
+        async def script(peer: Peer) -> None:
+            await peer.opened(config={"coalesce": "latest"})
+            await peer.take_input(1)
+            await peer.send(sent(1, 0, "i", by=by), sent(2, 1, "j", by=by))
+
+        async with ScriptedGateway(script) as gateway, client(gateway) as opened:
+            session = opened.session("demo")
+            receipt = await session.send("Hi", input_id="i")
+            with pytest.raises(InputNotApplied, match="superseded"):
+                await receipt.applied()
+            assert (receipt.status, await receipt.finished()) == ("cancelled", Outcome("cancelled"))
+            assert [waiting.input_id for waiting in session.state.inputs] == ["j"]
+
+    async def test_one_that_failed_before(self) -> None:
+        async def script(peer: Peer) -> None:
+            await peer.opened(9)
+            await peer.take_input(3, status="failed", reason="content_too_large", duplicate=True)
+
+        async with ScriptedGateway(script) as gateway, client(gateway) as opened:
+            session = opened.session("demo")
+            await take(session, 1)
+            receipt = await session.send("Hi", input_id="i")
+            assert receipt.status == "failed"
+            assert await receipt.finished() == Outcome("error", "content_too_large")
 
     async def test_the_end_of_the_client_ends_the_wait(self) -> None:
         async def script(peer: Peer) -> None:

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon_client import Entry, Fold, Input, InputApplied, Lane, Outcome, Run, State
-from antiphon_client.state import MAX_INPUTS, MAX_QUEUED, Change, InputDropped, RunEnded
+from antiphon_client.changes import Change, InputDropped, RunEnded
+from antiphon_client.rules.inputs import MAX_INPUTS
 
 Event = dict[str, Any]
 USER = {"kind": "user", "id": "user-1"}
-BY_USER = {"mode": "immediate", "by": USER}
+BY_USER = {"mode": "immediate", "by": USER, "reason": "requested"}
 
 
 class Log:
@@ -62,11 +63,11 @@ def log() -> Log:
 
 def test_a_run_from_end_to_end(log: Log) -> None:
     assert log.send("i", "Hello", mode="m") == []
-    assert log.state.inputs == (Input("i", 2, 20, USER, "Hello", "m"),)
+    assert log.state.inputs == (Input("i", 2, 20, USER, "Hello", "enqueue"),)
     log.start("i")
     assert log.state.runs == (Run("run_i", "main", "i", 1, None),)
     applied = {"type": "input.applied", "inputId": "i", "runId": "run_i", "messageId": "msg"}
-    assert log.lane(applied) == [InputApplied("i", "run_i", "msg", Input("i", 2, 20, USER, "Hello", "m"))]
+    assert log.lane(applied) == [InputApplied("i", "run_i", "msg", Input("i", 2, 20, USER, "Hello"))]
     assert log.queued() == []
     assert log.state.lanes["main"] == Lane({"kind": "agent", "id": "w-1"}, 1, "run_i")
     ended = log.lane({"type": "RUN_FINISHED", "runId": "run_i", "outcome": {"type": "success"}})
@@ -134,10 +135,18 @@ class TestLanes:
         log.lane({"type": "run.taken_over", "runId": "run_i", "attempt": 2, "policy": "continue"})
         assert log.state.runs == (Run("run_i", "main", "i", 2, None),)
 
-    def test_the_owner_and_what_it_writes_may_share_an_entry(self, log: Log) -> None:
+    def test_an_owner_counts_only_alone_in_its_entry(self, log: Log) -> None:
         owner = {"type": "session.owner", "lane": "main", "kind": "agent", "id": "w-2"}
-        log.lane(owner, {"type": "RUN_STARTED", "runId": "run_i"}, fence=2)
-        assert log.state.runs == (Run("run_i", "main", "i", 1, None),)
+        log.lane({"type": "RUN_STARTED", "runId": "run_i"}, owner)
+        log.lane(owner, {"type": "RUN_STARTED", "runId": "run_j"}, fence=3)
+        assert log.state.lanes == {"main": Lane({"kind": "agent", "id": "w-1"}, 1, "run_i")}
+
+    def test_a_reader_who_begins_in_the_middle_meets_a_run(self) -> None:
+        log = Log(State(partial=True))
+        request = {"type": "tool.requested", "toolCallId": "c", "name": "pick", "args": {}, "executor": "client"}
+        log.lane(request, fence=7, run="run_i")
+        assert [(run.run_id, run.input_id) for run in log.state.runs] == [("run_i", "i")]
+        assert [call.tool_call_id for call in log.state.calls] == ["c"]
 
 
 class TestQueue:
@@ -150,7 +159,7 @@ class TestQueue:
         assert log.queued() == []
 
     def test_sixteen_wait_and_the_next_is_spent(self, log: Log) -> None:
-        for number in range(MAX_QUEUED):
+        for number in range(16):
             assert log.send(f"i{number}") == []
         assert log.send("late") == [InputDropped("late", "queue_full")]
         assert len(log.state.inputs) == 16
@@ -261,18 +270,56 @@ class TestSnapshot:
         assert copy.state.as_dict() == log.state.as_dict()
 
     def test_is_that_of_the_protocol(self) -> None:
+        cancel = {"mode": "immediate", "by": USER, "reason": "requested"}
+        claim = {"claimId": "c1", "by": USER, "device": "d", "expiresAt": 50}
         raw = {
-            "lanes": {"main": {"owner": {"kind": "agent", "id": "w-71"}, "fence": 1180, "run": "run_a"}},
-            "runs": [{"runId": "run_a", "lane": "main", "inputId": "a", "attempt": 1, "cancel": None}],
-            "inputs": [{"inputId": "b", "seq": 1201, "ts": 17, "by": USER, "content": "And then?", "mode": None}],
-        }
+            "status": "paused",
+            "title": "Trip",
+            "metadata": {"a": [1]},
+            "config": {
+                "onBusy": "reject", "coalesce": "latest", "maxQueue": 3, "approvalOnInput": "cancel",
+                "whenUnwatched": "pause", "unwatchedGraceMs": 0, "pool": "big",
+                "roles": {"*": {"modes": ["auto"], "maxQueue": 0, "cancel": False}},
+            },
+            "lanes": {
+                "main": {"owner": {"kind": "agent", "id": "w-71"}, "fence": 1180, "run": "run_a", "can": ["inject"], "paused": "unwatched"},
+            },
+            "runs": [{"runId": "run_a", "lane": "main", "inputId": "a", "attempt": 1, "cancel": cancel, "parent": "run_x", "agent": "writer"}],
+            "inputs": [{"inputId": "b", "seq": 1201, "ts": 17, "by": USER, "content": "And then?", "mode": "inject", "lane": "main", "parent": None}],
+            "calls": [{"toolCallId": "c", "lane": "main", "runId": "run_a", "name": "pick", "args": {"a": 1}, "executor": "client", "idempotent": True,
+                       "participant": "user-1", "device": "d", "anyAfter": 4, "deadline": 9, "claim": claim}],
+            "approvals": [{"approvalId": "p", "kind": "question", "lane": "main", "runId": "run_a", "message": "Which?", "options": ["answer", "decline"],
+                           "default": "decline", "expiresAt": 8, "toolCallId": "c", "key": "k", "roles": ["boss"], "quorum": 2,
+                           "responseSchema": {"type": "string"}, "details": {"a": None}, "votes": [{"by": USER, "option": "answer"}]}],
+            "handoffs": [{"handoffId": "h", "lane": "main", "runId": "run_a", "to": "support", "reason": "refund", "summary": "s", "expiresAt": None}],
+            "remembered": {"k": {"option": "allow_always", "by": USER}},
+        }  # fmt: skip
         assert State.from_dict(raw).as_dict() == raw
 
     @pytest.mark.parametrize(
         "raw",
         [
             {},
-            {"lanes": [], "runs": {}, "inputs": 3},
+            {
+                "lanes": [],
+                "runs": {},
+                "inputs": 3,
+                "calls": "x",
+                "approvals": {},
+                "handoffs": None,
+                "remembered": [],
+                "config": 7,
+            },
+            {
+                "calls": [{}, {"toolCallId": "c"}],
+                "approvals": [{"approvalId": "p"}],
+                "handoffs": [{"handoffId": 1}],
+                "title": 4,
+            },
+            {
+                "remembered": {"k": 1},
+                "config": {"onBusy": "no", "maxQueue": 65, "roles": {"a": {"modes": ["no"]}}, "pool": ""},
+            },
             {"lanes": {"main": None, "side": {"fence": "x"}}, "runs": [{}, 1], "inputs": [{}, None, {"inputId": 1}]},
         ],
     )
@@ -300,16 +347,26 @@ class TestPartial:
 KINDS = (
     "session.owner", "input.sent", "input.cancel.requested", "input.applied", "input.failed", "run.cancel.requested",
     "run.taken_over", "RUN_STARTED", "RUN_FINISHED", "RUN_ERROR", "TEXT_MESSAGE_START", "TEXT_MESSAGE_CONTENT",
+    "run.requested", "run.dropped", "session.state", "tool.requested", "tool.claimed", "tool.released", "tool.resolved",
+    "tool.lapsed", "tool.failed", "approval.requested", "approval.responded", "approval.resolved", "approval.revoked",
+    "handoff.requested", "handoff.returned", "handoff.expired", "session.created", "session.updated", "session.closed",
+    "session.reopened",
     "TEXT_MESSAGE_END", "TOOL_CALL_START", "TOOL_CALL_ARGS", "TOOL_CALL_RESULT", "message.segment", "CUSTOM",
 )  # fmt: skip
 NAMES = (
     "inputId", "runId", "lane", "kind", "id", "mode", "attempt", "messageId", "toolCallId", "content", "outcome",
-    "delta", "offset", "text", "final", "reason", "code",
+    "delta", "offset", "text", "final", "reason", "code", "claimId", "expiresAt", "name", "executor", "idempotent",
+    "participant", "device", "anyAfter", "deadline", "approvalId", "option", "options", "roles", "quorum", "key", "can",
+    "state", "handoffId", "note", "title", "metadata", "config", "childLane", "parentRunId", "votes",
 )  # fmt: skip
 odd = st.one_of(
     st.sampled_from(["a", "b", "run_a", "run_b", "main", "none", "agent", ""]),
     st.none(), st.booleans(), st.integers(-2, 5), st.lists(st.integers(), max_size=1),
     st.fixed_dictionaries({"type": st.sampled_from(["success", "cancelled", 3])}),
+    st.sampled_from(["user", "client", "allow_once", "allow_always", "paused"]),
+    st.lists(st.sampled_from(["inject", "allow_once", "allow_always"]), max_size=2),
+    st.fixed_dictionaries({}, optional={"onBusy": st.sampled_from(["interrupt", 1]), "coalesce": st.just("latest"), "roles": st.just({"*": {"maxQueue": 0}})}),
+    st.fixed_dictionaries({"kind": st.just("user"), "id": st.sampled_from(["a", "b"])}),
 )  # fmt: skip
 events = st.builds(
     lambda kind, fields: {"type": kind, **fields},
@@ -338,6 +395,6 @@ def test_any_log_folds_without_an_error_and_always_alike(raw: list[Event]) -> No
     first, second = (json.dumps(folded.as_dict()) for folded in folds)
     assert first == second
     state = folds[0].state
-    assert len(state.inputs) <= MAX_QUEUED
+    assert len(state.inputs) <= 16
     assert {run.run_id for run in state.runs} == {lane.run for lane in state.lanes.values() if lane.run is not None}
     assert State.from_dict(json.loads(first)["state"]).as_dict() == state.as_dict()

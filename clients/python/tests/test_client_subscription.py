@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon_client import ChainBroken, Entry, Gap, NotAllowed, Reset, Snapshot
+from antiphon_client import ChainBroken, Entry, Gap, NotAllowed, Presence, Reset, Snapshot
 from antiphon_client.buffer import EventBuffer
 from antiphon_client.protocol import CaughtUp, Cursor
 from antiphon_client.subscription import Pause, Phase, Refused, Subscription
@@ -54,7 +54,7 @@ def test_subscribes_only_when_wanted() -> None:
 
 
 def test_asks_for_what_comes_after_the_cursor() -> None:
-    sub = Subscription("demo", Cursor("e", 7), every=True)
+    sub = Subscription("demo", Cursor("e", 7), declared={"replay": "every"})
     sub.wanted = True
     assert sub.command(1) == {"op": "subscribe", "id": 1, "session": "demo", "after": "e:7", "replay": "every"}
 
@@ -66,7 +66,9 @@ def test_gives_out_what_follows() -> None:
     assert first.cursor == "e:9"
     assert list(sub.on_frame(entry(9, 5))) == []
     assert list(sub.on_frame({"op": "session.caught_up", "session": "demo", "seq": 9})) == [CaughtUp("demo", 9, "e:9")]
-    assert list(sub.on_frame({"op": "session.presence", "session": "demo"})) == []
+    assert list(sub.on_frame({"op": "session.presence", "session": "demo"})) == [Presence("demo", ())]
+    assert list(sub.on_frame({"op": "session.presence"})) == []
+    assert list(sub.on_frame({"op": "session.something_new", "session": "demo"})) == []
     assert sub.after == Cursor("e", 9)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from ._json import JsonObject
 from .errors import AntiphonError
@@ -23,6 +24,10 @@ class Host(Protocol):
     @property
     def failure(self) -> AntiphonError | None:
         """Why the client has stopped, if it has."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection right now."""
 
     @property
     def someone_waits(self) -> bool:
@@ -48,6 +53,9 @@ class Host(Protocol):
 
     def progressed(self) -> None:
         """The connection has brought something new."""
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        """Have a task that is cancelled, and waited for, before the client closes; None if it is closing."""
 
     def forget(self, name: str) -> None:
         """The session was closed."""

@@ -52,12 +52,27 @@ def as_objects(value: object) -> tuple[JsonObject, ...]:
     return tuple(item for item in value if isinstance(item, dict))
 
 
+def as_strings(value: object) -> tuple[str, ...]:
+    """The strings in a JSON array, in order; anything else in it is left out."""
+    if not isinstance(value, list):
+        return ()
+    return tuple(item for item in value if isinstance(item, str))
+
+
 def parse_object(text: str) -> JsonObject | None:
     """The JSON object that `text` is; None if it is none (also: nested too deep to read)."""
     try:
         return as_object(json.loads(text))
     except (ValueError, RecursionError):
         return None
+
+
+def check_json(value: object, what: str) -> None:
+    """Raise ValueError if `value` cannot be sent as JSON: other objects, NaN, half a surrogate pair."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{what} is no JSON: {error}") from None
 
 
 def encode(frame: JsonObject) -> str:

@@ -1,8 +1,9 @@
-"""The bounded queue between the socket's reader and the consumer of one session. Pure."""
+"""The bounded queue between the socket's reader and the consumer of one session, and its iterator. Pure."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 
 from .protocol import Cursor, Entry, SessionEvent, Snapshot
 
@@ -51,4 +52,23 @@ class EventBuffer:
             return None
         event, size_bytes = self._events.popleft()
         self._bytes -= size_bytes
+        return event
+
+
+class EventStream:
+    """The iterator that `Session.events()` returns. While it lives, the socket waits for it."""
+
+    __slots__ = ("__weakref__", "_advance")
+
+    def __init__(self, advance: Callable[[EventStream], Awaitable[SessionEvent | None]]) -> None:
+        self._advance = advance
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> SessionEvent:
+        """The next event. Cancelling the wait is safe: no event is lost."""
+        event = await self._advance(self)
+        if event is None:
+            raise StopAsyncIteration
         return event

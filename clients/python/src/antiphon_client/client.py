@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
 from types import TracebackType
@@ -17,6 +19,7 @@ import aiohttp
 
 from ._host import CommandBuilder
 from ._json import JsonObject, as_str
+from ._tasks import Beside, running
 from .commands import Commands
 from .connection import Connection, OpeningRefused, gateway_url, opened
 from .errors import (
@@ -27,16 +30,20 @@ from .errors import (
     FrameTooLarge,
     Unauthorized,
 )
-from .protocol import Cursor, Welcome, auth_refresh, expiry_s, hello
+from .frames import auth_refresh, hello
+from .listing import SessionInfo, WaitingHandoff, listed, waiting_handoffs
+from .protocol import Cursor, Welcome, expiry_s
 from .reconnect import Action, Backoff, CloseAdvice
 from .session import Session
 from .settings import Settings
 from .tokens import TokenProvider, Tokens, TokenUnavailable
+from .tools import Tool, declared
 
 logger = logging.getLogger("antiphon_client")
 
 _LOST: Final = CloseAdvice(Action.RECONNECT, None, "lost")
 _RENEW_CHECK_S: Final = 3600.0
+_DEVICE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Client:
@@ -53,6 +60,8 @@ class Client:
     `url` is a gateway's address, or several that are tried in turn. Give a `token`, or (in its
     place or by name) an async function that is asked for one whenever one is needed, or both: then
     the token is tried first.
+    `device` (1 to 64 of `A-Z a-z 0-9 _ -`) names this device in presence and to tools that are for
+    one device alone; keep it to be the same after a restart. By default each `Client` is another.
     `rand` returns random numbers in [0, 1) for the back-off.
 
     Entering waits for the first connection; it raises `ConnectFailed` or `Unauthorized`, or what
@@ -68,6 +77,7 @@ class Client:
         *,
         token_provider: TokenProvider | None = None,
         name: str | None = None,
+        device: str | None = None,
         settings: Settings | None = None,
         rand: Callable[[], float] = random.random,
     ) -> None:
@@ -80,6 +90,9 @@ class Client:
             token, token_provider = None, token
         self._tokens = Tokens(token, token_provider)
         self._name = name or f"antiphon-client/{version('antiphon-client')}"
+        self.device = uuid.uuid4().hex if device is None else device
+        if _DEVICE.fullmatch(self.device) is None:
+            raise ValueError(f"not the name of a device: {self.device!r}")
         self._settings = Settings() if settings is None else settings
         self._rand = rand
         self._backoff = Backoff(self._settings.backoff_base_s, self._settings.backoff_cap_s)
@@ -92,6 +105,7 @@ class Client:
         self._failure: AntiphonError | None = None
         self._last_error: AntiphonError | None = None
         self._started: asyncio.Event | None = None
+        self._beside = Beside(self._fault)
         self._stack = AsyncExitStack()
 
     # ---- lifetime
@@ -103,19 +117,17 @@ class Client:
         async with AsyncExitStack() as stack:
             timeout = aiohttp.ClientTimeout(total=None)
             http = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
-            await stack.enter_async_context(_running(self._run(http, self._started)))
+            await stack.enter_async_context(running(self._run(http, self._started)))
+            stack.callback(self._fail, ClientClosed("closed", "the client was closed"))
+            await stack.enter_async_context(self._beside)
             await self._first_connection(self._started)
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # 1. whoever waits learns that it is over; 2. the socket is closed; 3. the HTTP session
-        self._fail(ClientClosed("closed", "the client was closed"))
+        # 1. tools let go of their calls; 2. whoever waits learns that it is over; 3. the socket; 4. the HTTP session
         await self._stack.aclose()
 
     async def _first_connection(self, started: asyncio.Event) -> None:
@@ -146,21 +158,46 @@ class Client:
         """Whether the gateway says that it cannot reach the log; reading goes on by itself later."""
         return self._log_away
 
-    def session(self, name: str, cursor: str | None = None, *, every: bool = False) -> Session:
+    def session(
+        self,
+        name: str,
+        cursor: str | None = None,
+        *,
+        every: bool = False,
+        tools: Iterable[Tool] = (),
+        watching: bool = True,
+    ) -> Session:
         """The session of that name; the same object until it is closed.
 
         `cursor` (stored from `Session.cursor` or `Entry.cursor`) says after which entry to read;
         None begins with a snapshot. `every` asks for each entry that the log still holds, one by
-        one, instead of merged text. Neither is heeded if the session is open already: that is a
-        ValueError. Raises `CursorInvalid` if `cursor` is none.
+        one, instead of merged text. `tools` are executed here, from now on, when an agent calls them
+        and this client is who they are for (with a `cursor`, calls that were open before it are not
+        seen). `watching` False says that nobody looks at it (a bot, an export): it does not count as
+        presence. None of these is heeded if the session is open already: that is a ValueError, as is
+        what may not be declared. Raises `CursorInvalid` if `cursor` is none.
         """
-        found = self._sessions.get(name)
+        found, by_name = self._sessions.get(name), declared(tools)
         if found is None:
             after = None if cursor is None else Cursor.parse(cursor)
-            found = self._sessions[name] = Session(self, name, after, every=every)
-        elif cursor is not None or every:
-            raise ValueError(f"session {name} is open; close it to read from elsewhere")
+            found = Session(self, name, after, every=every, tools=by_name, watching=watching)
+            self._sessions[name] = found
+            if by_name:
+                found.follow()
+        elif cursor is not None or every or by_name or not watching:
+            raise ValueError(f"session {name} is open; close it to open it otherwise")
         return found
+
+    def sessions(self, page_size: int = 50) -> AsyncIterator[SessionInfo]:
+        """The sessions that this user created or wrote to, the newest activity first.
+
+        They are asked for a page (of 1 to 200) at a time; raises `CommandRefused`.
+        """
+        return listed(self.call, page_size)
+
+    async def handoffs(self, limit: int | None = None) -> list[WaitingHandoff]:
+        """Up to `limit` (1 to 200, None: 50) hand-overs that wait for this user's roles, oldest first."""
+        return await waiting_handoffs(self.call, limit)
 
     # ---- what its sessions use (see _host.py)
 
@@ -203,6 +240,15 @@ class Client:
         if self._connection is not None:
             self._connection.resume()
 
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        """Have a task that is cancelled, and waited for, before the client closes; None if it is closing."""
+        return self._beside.start(work)
+
+    def _fault(self, error: Exception) -> None:
+        failure = ConnectionClosed("internal", f"a fault in the client: {error!r}")
+        failure.__cause__ = error
+        self._fail(failure)
+
     def progressed(self) -> None:
         """The connection has brought something new: the next loss begins a new back-off."""
         self._backoff.reset()
@@ -232,9 +278,7 @@ class Client:
             self._fail(error)
         except Exception as error:
             logger.exception("the client has stopped because of a fault in itself")
-            failure = ConnectionClosed("internal", f"a fault in the client: {error!r}")
-            failure.__cause__ = error
-            self._fail(failure)
+            self._fault(error)
         finally:
             started.set()
 
@@ -245,7 +289,7 @@ class Client:
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 token = await self._tokens.get(time.time())
-            frame = hello(self._commands.next_id(), token, self._name)
+            frame = hello(self._commands.next_id(), token, self._name, self.device)
             async with opened(http, url, frame, self._settings) as connection:
                 self._tokens.accepted(connection.welcome.token_expires_at)
                 self._welcome = connection.welcome
@@ -353,19 +397,3 @@ class Client:
         self._commands.fail(error)
         for session in list(self._sessions.values()):
             session.fail(error)
-
-
-@asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """`work` as a task, cancelled and awaited at the end.
-
-    The group is left without the body's exception, which it would wrap into an ExceptionGroup.
-    """
-    group = asyncio.TaskGroup()
-    await group.__aenter__()
-    task = group.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await group.__aexit__(None, None, None)

@@ -5,10 +5,17 @@
     AntiphonError                     code, message, retryable, data
     ├── CommandRefused                the gateway answered a command with an `error`
     │   ├── NotAllowed                the token lacks the right named in `data["right"]`
-    │   ├── QueueFull                 16 inputs wait already; try again with a new input id
+    │   │   ├── RoleRequired          its user has none of the roles that this needs
+    │   │   └── ModeRefused           the input's mode is not for this sender, or not for now
+    │   ├── QueueFull                 as many inputs wait as may; try again with a new input id
+    │   ├── SessionFull               the session holds its maximum of inputs
+    │   ├── SessionClosed             the session takes no inputs
     │   ├── ContentTooLarge           the content is over `limits.input_bytes`
-    │   ├── NotFound                  no such input or run
-    │   └── TooLate                   the input is applied, or the run has ended
+    │   ├── ValueRefused              a value is not as its schema, or the request, says
+    │   ├── NotFound                  no such input, run, call, approval, hand-over or key
+    │   ├── TooLate                   the input is applied, the run has ended, a deadline has passed
+    │   ├── NotFirst                  somebody (or you) claimed, resolved, voted, created before
+    │   └── NotYours                  the call, or the lane, is somebody else's
     ├── InputNotApplied               a stored input will never enter the transcript
     ├── FrameTooLarge                 a frame is over the limit of one of the two sides
     ├── CommandQueueFull              too many commands wait for a reply (a limit of this client)
@@ -68,27 +75,65 @@ class NotAllowed(CommandRefused):
     """The token does not give the right that `data["right"]` names."""
 
 
+class RoleRequired(NotAllowed):
+    """The user has none of the roles that the approval or the hand-over needs."""
+
+
+class ModeRefused(NotAllowed):
+    """The mode of the input cannot be had.
+
+    `mode_not_allowed` (the config forbids it to your roles), `busy` (the mode is `reject`, and a
+    run is active), `cannot_inject` (the agent takes no inputs in the middle of a run).
+    """
+
+
 class QueueFull(CommandRefused):
     """The session's queue of inputs is full. The input id is spent: send with a new one."""
+
+
+class SessionFull(CommandRefused):
+    """The session holds its maximum of inputs; go on in a new one."""
+
+
+class SessionClosed(CommandRefused):
+    """The session takes no inputs until it is opened again."""
 
 
 class ContentTooLarge(CommandRefused):
     """The content has more bytes than `limits.input_bytes`."""
 
 
+class ValueRefused(CommandRefused):
+    """A value is not as its schema says, or a schema or a config cannot be used."""
+
+    @property
+    def path(self) -> str | None:
+        """The place in the value, or the field of a config, where something is wrong."""
+        path = self.data.get("path", self.data.get("field"))
+        return None if path is None else str(path)
+
+
 class NotFound(CommandRefused):
-    """There is no such input, or no such run."""
+    """There is no such input, run, call, approval, hand-over or key."""
 
 
 class TooLate(CommandRefused):
-    """The input is in the transcript already, or the run has ended already."""
+    """The input is in the transcript already, the run has ended, or the deadline has passed."""
+
+
+class NotFirst(CommandRefused):
+    """Somebody, perhaps you, was first; `data` says who (`by`) and what came of it."""
+
+
+class NotYours(CommandRefused):
+    """You did not declare this tool, or the call, the claim or the lane is not yours."""
 
 
 class InputNotApplied(AntiphonError):
     """The input is stored but will never enter the transcript; `code` says why.
 
-    `cancelled` (taken back in time), `queue_full` (two gateways let in a seventeenth), or the
-    code of the owner's `input.failed`.
+    `cancelled` (taken back in time), `superseded` (the sender's next one took its place), the code
+    of a refusal of `input.send`, or that of the owner's `input.failed`.
     """
 
 
@@ -141,12 +186,37 @@ class ClientClosed(ConnectionClosed):
 
 _BY_CODE: Final[Mapping[str, type[CommandRefused]]] = {
     "not_allowed": NotAllowed,
+    "role_required": RoleRequired,
+    "mode_not_allowed": ModeRefused,
+    "busy": ModeRefused,
+    "cannot_inject": ModeRefused,
     "queue_full": QueueFull,
+    "session_full": SessionFull,
+    "session_closed": SessionClosed,
     "content_too_large": ContentTooLarge,
+    "arguments_invalid": ValueRefused,
+    "result_invalid": ValueRefused,
+    "payload_invalid": ValueRefused,
+    "schema_invalid": ValueRefused,
+    "config_invalid": ValueRefused,
+    "bad_option": ValueRefused,
     "input_not_found": NotFound,
     "run_not_found": NotFound,
+    "call_not_found": NotFound,
+    "approval_not_found": NotFound,
+    "handoff_not_found": NotFound,
+    "key_not_found": NotFound,
     "input_already_applied": TooLate,
     "run_ended": TooLate,
+    "deadline_passed": TooLate,
+    "already_claimed": NotFirst,
+    "already_resolved": NotFirst,
+    "already_voted": NotFirst,
+    "session_exists": NotFirst,
+    "not_declared": NotYours,
+    "not_targeted": NotYours,
+    "not_claimed": NotYours,
+    "not_owner": NotYours,
 }
 
 _ENVELOPE: Final = frozenset({"op", "id", "code", "message", "retryable"})

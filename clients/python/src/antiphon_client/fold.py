@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .changes import Change, Emptied, Imported, InputApplied, InputSpoken, RunEnded
 from .protocol import Entry
-from .state import Change, InputApplied, RunEnded, State
+from .state import State
 from .transcript import Message, Transcript
 
 
@@ -25,15 +26,32 @@ class Fold:
 
     def apply(self, entry: Entry) -> list[Change]:
         """Fold one entry; returns what somebody may wait for, in order."""
-        changes = []
-        for event, change in self.state.apply_each(entry):
-            source = change.source if isinstance(change, InputApplied) else None
-            self.transcript.apply_event(entry, event, source)
-            if isinstance(change, RunEnded):
+        found: list[Change] = []
+        for event, changes in self.state.apply_each(entry):
+            self.transcript.apply_event(entry, event)
+            for change in changes:
+                self._tell(entry, change)
+            found += changes
+        for change in found:  # the messages of the entry that ends a run are its messages, too
+            if isinstance(change, RunEnded) and change.rolled_back:
+                self.transcript.roll_back(change.run_id)
+        return found
+
+    def _tell(self, entry: Entry, change: Change) -> None:
+        """What a change of the state is to the transcript."""
+        match change:
+            case InputApplied(message_id=str() as message_id, source=source) if source is not None:
+                self.transcript.add_input(entry, message_id, source, lane=entry.lane, run=entry.run)
+            case InputSpoken(source=source, role=role):
+                self.transcript.add_input(entry, change.message_id, source, lane=source.lane, run=None, role=role)
+            case RunEnded():
                 self.transcript.end_lane(entry.lane)
-            if change is not None:
-                changes.append(change)
-        return changes
+            case Emptied():
+                self.transcript.clear()
+            case Imported(messages=messages):
+                self.transcript.import_messages(entry.seq, messages)
+            case _:
+                pass
 
     def as_dict(self) -> dict[str, object]:
         """`{"state": …, "messages": […]}`, ready for JSON."""

@@ -8,7 +8,6 @@ of frames return None (or a harmless default) for what they cannot understand an
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Final
@@ -297,57 +296,3 @@ class Welcome:
 def expiry_s(frame: JsonObject) -> float | None:
     """`token_expires_at` of a `welcome` or of the reply to `auth.refresh`."""
     return as_bounded(frame.get("token_expires_at"), 1e12)
-
-
-# ---- sections 1, 3 and 7: frames that the client sends
-
-
-def hello(command_id: int, token: str, client: str) -> JsonObject:
-    """The first frame of a connection."""
-    return {"op": "hello", "id": command_id, "token": token, "client": client}
-
-
-def auth_refresh(command_id: int, token: str) -> JsonObject:
-    """Put a new token of the same user in place."""
-    return {"op": "auth.refresh", "id": command_id, "token": token}
-
-
-def subscribe(command_id: int, session: str, after: Cursor | None, *, every: bool = False) -> JsonObject:
-    """Read a session, after a cursor or (None) from its snapshot on."""
-    frame: dict[str, object] = {"op": "subscribe", "id": command_id, "session": session}
-    if after is not None:
-        frame["after"] = str(after)
-    if every:
-        frame["replay"] = "every"
-    return frame
-
-
-def unsubscribe(command_id: int, session: str) -> JsonObject:
-    """Stop reading a session."""
-    return {"op": "unsubscribe", "id": command_id, "session": session}
-
-
-def input_send(command_id: int, session: str, input_id: str, content: str, mode: str | None = None) -> JsonObject:
-    """Send a message into a session."""
-    body = {"session": session, "inputId": input_id, "content": content}
-    return _command("input.send", command_id, body, mode=mode)
-
-
-def input_cancel(command_id: int, session: str, input_id: str) -> JsonObject:
-    """Take back an input that still waits."""
-    return _command("input.cancel", command_id, {"session": session, "inputId": input_id})
-
-
-def run_cancel(command_id: int, session: str, run_id: str, mode: str | None = None) -> JsonObject:
-    """Stop a run."""
-    return _command("run.cancel", command_id, {"session": session, "runId": run_id}, mode=mode)
-
-
-def history(command_id: int, session: str, before: int | None, limit: int) -> JsonObject:
-    """Ask for whole messages that end before the entry `before`."""
-    return _command("history", command_id, {"session": session, "limit": limit}, before=before)
-
-
-def _command(op: str, command_id: int, body: Mapping[str, object], **optional: object) -> JsonObject:
-    given = {name: value for name, value in optional.items() if value is not None}
-    return {"op": op, "id": command_id, **body, **given}

@@ -6,12 +6,19 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 from ._json import JsonObject, as_count, as_str
+from .changes import Change, Emptied, Imported, InputApplied, InputDropped, InputSpoken, Outcome, RunEnded
 from .errors import AntiphonError, InputNotApplied
-from .state import RUN_PREFIX, Change, InputApplied, InputDropped, Outcome, RunEnded, State
+from .rules.names import RUN_PREFIX
+from .state import State
+
+CANCELLED: Final = frozenset({"cancelled", "superseded", "parent_cancelled", "deleted"})
+"""Codes of inputs that were taken back, not refused."""
+
+NO_RUN: Final = Outcome("no_run")
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -46,6 +53,15 @@ class Progress:
             self.changed.set()
 
     @property
+    def status(self) -> str | None:
+        """`applied`, `ended`, `failed` or `cancelled`; None while it waits."""
+        if self.dropped is not None:
+            return "cancelled" if self.dropped.code in CANCELLED else "failed"
+        if self.outcome is not None:
+            return "ended"
+        return None if self.applied is None else "applied"
+
+    @property
     def past_queue(self) -> bool:
         """Whether the input does not wait any more."""
         return self.applied is not None or self.dropped is not None
@@ -58,7 +74,20 @@ class Progress:
     def drop(self, code: str) -> None:
         """The input will not be applied, and its run not start."""
         self.dropped = InputDropped(self.input_id, code)
-        self.outcome = Outcome("cancelled") if code == "cancelled" else Outcome("error", code)
+        self.outcome = Outcome("cancelled") if code in CANCELLED else Outcome("error", code)
+
+    def take(self, change: InputApplied | InputSpoken | InputDropped) -> None:
+        """What the fold found."""
+        match change:
+            case InputApplied():
+                self.applied = change
+                self.run_id = change.run_id or self.run_id
+            case InputSpoken():
+                self.applied = InputApplied(self.input_id, None, change.message_id, change.source)
+                self.outcome = NO_RUN
+            case InputDropped():
+                self.drop(change.code)
+        self.changed.set()
 
 
 class ReceiptBook:
@@ -79,18 +108,15 @@ class ReceiptBook:
     def observe(self, changes: list[Change]) -> None:
         """Take over what the fold found, in order."""
         for change in changes:
-            if isinstance(change, RunEnded):
-                self._run_ended(change)
-                continue
-            progress = self._open.get(change.input_id)
-            if progress is None or progress.past_queue:
-                continue
-            if isinstance(change, InputApplied):
-                progress.applied = change
-                progress.run_id = change.run_id or progress.run_id
-            else:
-                progress.drop(change.code)
-            progress.changed.set()
+            match change:
+                case RunEnded():
+                    self._run_ended(change)
+                case InputApplied() | InputSpoken() | InputDropped():
+                    progress = self._open.get(change.input_id)
+                    if progress is not None and not progress.past_queue:
+                        progress.take(change)
+                case Emptied() | Imported():
+                    pass
 
     def _run_ended(self, change: RunEnded) -> None:
         for progress in list(self._open.values()):
@@ -106,7 +132,7 @@ class ReceiptBook:
             if progress.seq is not None and progress.seq <= folded_seq:
                 progress.settle()
 
-    def stored(self, progress: Progress, reply: JsonObject, *, readable: bool) -> None:
+    def stored(self, progress: Progress, reply: JsonObject, state: State, *, readable: bool) -> None:
         """Take over the reply to `input.send`; `readable`: entries of the session arrive.
 
         What the entries have told, or will tell, counts. Only of an input from before that do
@@ -114,12 +140,15 @@ class ReceiptBook:
         """
         progress.run_id = as_str(reply.get("runId")) or progress.run_id
         progress.seq = as_count(reply.get("seq"))
+        progress.was_running = progress.was_running or state.is_running(progress.run_id)
         hidden = progress.seq is None or progress.seq <= progress.hidden_to
         status = as_str(reply.get("status"))
         if readable and not hidden:
             return
-        if status == "cancelled" and not progress.past_queue:
-            progress.drop("cancelled")
+        if status in ("cancelled", "failed") and not progress.past_queue:
+            progress.drop(as_str(reply.get("reason")) or status)
+        elif status in ("applied", "ended") and reply.get("runId", "") is None and not progress.past_queue:
+            progress.applied, progress.outcome = InputApplied(progress.input_id, None, None), NO_RUN
         elif readable and progress.was_known:
             progress.settle()
         elif status in ("applied", "ended") and progress.outcome is None:
@@ -151,11 +180,12 @@ class Receipt:
     """An input that is stored in the log.
 
     `seq` is its place there. `duplicate` says that this input id had been stored before; then
-    nothing was added, and `seq` is that of the first time, None if that is long ago. `position`
-    is 1 for the next to run.
+    nothing was added, and `seq` is that of the first time, None if that is long ago. When it was
+    stored, it got `mode`, and the place `position` in the queue (1 for the next), both None if it
+    did not wait; `reason` is what it waited for besides its turn: `approval`, `paused`, or None.
     """
 
-    __slots__ = ("_progress", "_source", "duplicate", "position", "seq", "status")
+    __slots__ = ("_at_first", "_progress", "_source", "duplicate", "mode", "position", "reason", "seq")
 
     def __init__(self, progress: Progress, source: ReceiptSource, reply: JsonObject) -> None:
         self._progress = progress
@@ -163,7 +193,9 @@ class Receipt:
         self.seq = as_count(reply.get("seq"))
         self.duplicate = reply.get("duplicate") is True
         self.position = as_count(reply.get("position"))
-        self.status = as_str(reply.get("status")) or "queued"
+        self.mode = as_str(reply.get("mode"))
+        self.reason = as_str(reply.get("reason"))
+        self._at_first = as_str(reply.get("status")) or "queued"
 
     @property
     def input_id(self) -> str:
@@ -171,8 +203,21 @@ class Receipt:
         return self._progress.input_id
 
     @property
+    def status(self) -> str:
+        """What has become of the input by now.
+
+        `queued` or `pending` (it waits), `applied` (it is in the transcript), `ended` (and its run
+        is over), `failed`, `cancelled`. It moves on while the session is read.
+        """
+        return self._progress.status or self._at_first
+
+    @property
     def run_id(self) -> str:
-        """The run that the input starts; it can be cancelled before it exists."""
+        """The run that the input starts; it can be cancelled before it exists.
+
+        Once the input is applied, the run it went into: an injected one goes into a run that is
+        going on, a merged one into that of another input.
+        """
         return self._progress.run_id
 
     async def applied(self) -> InputApplied:
@@ -192,8 +237,8 @@ class Receipt:
     async def finished(self) -> Outcome:
         """Wait until the run has ended; tells how.
 
-        An input that never starts a run ends `cancelled`, or `error` with the code of its
-        refusal. Raises the session's error if it cannot be read. Cancelling the wait is safe.
+        An input that never comes to a run ends `cancelled`, or `error` with the code of its
+        refusal; one that goes to a human, who has the lane, ends `no_run`. Raises the session's error if it cannot be read. Cancelling the wait is safe.
         """
         await self._until(lambda: self._progress.outcome is not None)
         assert self._progress.outcome is not None, "else it would still wait"

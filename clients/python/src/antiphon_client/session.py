@@ -6,15 +6,19 @@ import asyncio
 import logging
 import uuid
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 from ._host import Host
-from ._json import JsonObject, as_count, as_objects, as_str
-from .buffer import EventBuffer
-from .errors import AntiphonError, ClientClosed
-from .fold import Fold
+from ._json import JsonObject
+from .buffer import EventBuffer, EventStream
+from .errors import AntiphonError, ClientClosed, CommandRefused
+from .executor import Executor
+from .following import Following
+from .frames import command, input_send
+from .presence import STATES, Presence, PresenceBoard
 from .protocol import (
     Backoff,
     CaughtUp,
@@ -24,47 +28,20 @@ from .protocol import (
     Reset,
     SessionEvent,
     Snapshot,
-    history,
-    input_cancel,
-    input_send,
-    run_cancel,
 )
-from .receipts import Receipt, ReceiptBook
+from .receipts import Receipt
 from .state import State
+from .steering import Steering
 from .subscription import Disturbance, Output, Pause, Phase, Refused, Subscription
+from .tools import Tool, how
 from .transcript import Message
 
 logger = logging.getLogger("antiphon_client")
 
-
-@dataclass(frozen=True, slots=True)
-class HistoryPage:
-    """Whole messages, oldest first. Pass `before` on for the page before; None: there is none."""
-
-    messages: tuple[Message, ...]
-    before: int | None
+_NO_TOOLS: Final[Mapping[str, Tool]] = {}
 
 
-class EventStream:
-    """The iterator that `Session.events()` returns. While it lives, the socket waits for it."""
-
-    __slots__ = ("__weakref__", "_advance")
-
-    def __init__(self, advance: Callable[[EventStream], Awaitable[SessionEvent | None]]) -> None:
-        self._advance = advance
-
-    def __aiter__(self) -> EventStream:
-        return self
-
-    async def __anext__(self) -> SessionEvent:
-        """The next event. Cancelling the wait is safe: no event is lost."""
-        event = await self._advance(self)
-        if event is None:
-            raise StopAsyncIteration
-        return event
-
-
-class Session:
+class Session(Steering):
     """A session of a `Client`; made by `Client.session()`.
 
     It is read from the first `events()` or `send()` on. What arrives is folded at once into
@@ -75,31 +52,36 @@ class Session:
     skipped, memory stays bounded, and awaiting a reply inside the loop cannot deadlock.
     """
 
-    def __init__(self, host: Host, name: str, cursor: Cursor | None = None, *, every: bool = False) -> None:
+    def __init__(
+        self,
+        host: Host,
+        name: str,
+        cursor: Cursor | None = None,
+        *,
+        every: bool = False,
+        tools: Mapping[str, Tool] = _NO_TOOLS,
+        watching: bool = True,
+    ) -> None:
+        super().__init__(host, name)
         settings = host.settings
-        self._host = host
-        self._name = name
-        self._sub = Subscription(name, cursor, every=every, chain_retries=settings.chain_retries)
+        declared = how(every=every, tools=tools.values(), watching=watching)
+        self._sub = Subscription(name, cursor, declared=declared, chain_retries=settings.chain_retries)
         self._buffer = EventBuffer(settings.buffer_events, settings.buffer_bytes, cursor)
         self._backoff = Backoff(settings.backoff_base_s, settings.backoff_cap_s)
-        self._fold = self._new_fold(State(partial=cursor is not None))
-        self._folded_seq = -1 if cursor is None else cursor.seq
         self._handled = cursor
         self._behind = False
-        self._book = ReceiptBook()
         self._error: AntiphonError | None = None
-        self._closed = False
+        self._executor = Executor(host, name, tools) if tools else None
+        self._following = Following(cursor, settings.transcript_messages, self._executor)
+        self._executing: asyncio.Task[None] | None = None
+        self._presence = PresenceBoard()
+        self._says = "active"
         self._retry: asyncio.TimerHandle | None = None
         self._arrived = asyncio.Event()
         self._settled = asyncio.Event()
         self._stream: Callable[[], EventStream | None] = lambda: None
 
     # ---- reading
-
-    @property
-    def name(self) -> str:
-        """The session's name."""
-        return self._name
 
     @property
     def cursor(self) -> str | None:
@@ -115,7 +97,7 @@ class Session:
 
         After a start from a stored cursor it knows only what came after that cursor.
         """
-        return self._fold.state
+        return self._following.fold.state
 
     @property
     def messages(self) -> list[Message]:
@@ -123,12 +105,58 @@ class Session:
 
         Older ones come by `history()`.
         """
-        return self._fold.messages
+        return self._following.fold.messages
 
     @property
     def error(self) -> AntiphonError | None:
         """Why the session cannot be read; None while it can, or nobody has tried."""
         return self._error or self._host.failure
+
+    @property
+    def presence(self) -> Presence | None:
+        """Who is there, as the gateway said last; None before it did.
+
+        While the connection is lost the last word is kept, marked `stale`.
+        """
+        return self._presence.now
+
+    async def presence_changes(self) -> AsyncIterator[Presence]:
+        """Iterate over `presence`: as it is now, then whenever it changes (also when it gets stale).
+
+        Who is slow gets the latest one; those between are left out. Ends when the session is
+        closed; raises when it cannot be read. Any number of iterations may go on at once.
+        """
+        self.follow()
+        given: Presence | None = None
+        while not self._closed:
+            if self._presence.now is not None and self._presence.now is not given:
+                given = self._presence.now
+                yield given
+                continue
+            if self.error is not None:
+                raise self.error
+            with self.waiting():
+                await self._presence.changed()
+
+    async def set_presence(self, state: str) -> None:
+        """Say what the user is doing on this device: `active` (to begin with), `typing`, `idle`, `away`.
+
+        It is said again after each reconnect. Raises ValueError for another state, and the session's
+        error if it cannot be read.
+        """
+        if state not in STATES:
+            raise ValueError(f"not a state of presence: {state!r}")
+        self._check_open()
+        self.follow()
+        await self._wait_settled()
+        if self.error is not None:
+            raise self.error
+        try:
+            await self._ask("presence.set", state=state)
+        except CommandRefused as refused:
+            if refused.code != "not_subscribed":
+                raise
+        self._says = state  # if the place is just being read again: it is said with the next subscription
 
     def events(self) -> EventStream:
         """Iterate over what happens: `Snapshot`, `Entry`, `CaughtUp`, `Gap` and `Reset` objects.
@@ -155,10 +183,21 @@ class Session:
         self._drive()
 
     async def close(self) -> None:
-        """Stop reading; a running iteration ends, waits for receipts raise `ClientClosed`."""
+        """Stop reading; a running iteration ends, waits for receipts raise `ClientClosed`.
+
+        Tools that are being executed are cancelled first, and their calls let go of, which takes
+        `Settings.tool_release_timeout_s` at most (if they heed their cancellation).
+        """
         if self._closed:
             return
         self._closed = True
+        try:
+            if self._executing is not None and self._executing.cancel():
+                await asyncio.wait([self._executing])
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
         self._sub.wanted = False
         self._cancel_retry()
         self._drive()
@@ -167,46 +206,27 @@ class Session:
 
     # ---- commands
 
-    async def send(self, text: str, input_id: str | None = None, mode: str | None = None) -> Receipt:
+    async def send(self, content: str, input_id: str | None = None, mode: str | None = None) -> Receipt:
         """Send a message; returns once it is stored.
 
         `input_id` is unique for the session's life (one is made if None): sending again with the
-        same one is safe and counts once. Raises ValueError for an empty text, `CommandRefused`,
+        same one is safe and counts once. `mode` says what becomes of it while a run is active:
+        `auto`, `inject`, `enqueue`, `interrupt`, `rollback` or `reject`; None is the session's own
+        (`state.config.on_busy`). Raises ValueError for an empty text, `QueueFull`, `SessionFull`,
+        `SessionClosed`, `ModeRefused`, `ContentTooLarge` and other `CommandRefused`,
         `CommandQueueFull`, and `ConnectionClosed` when the client has stopped. If the call is
         cancelled, the message may or may not have been stored.
         """
         self._check_open()
-        _check_text(text)
+        _check_text(content)
         chosen = uuid.uuid4().hex if input_id is None else input_id
-        progress = self._book.open(chosen, self._fold.state, self._folded_seq)
+        progress = self._following.book.open(chosen, self._following.fold.state, self._following.seq)
         if self._error is None:  # a token may give `send` without `read`
             self.follow()
             await self._wait_settled()
-        reply = await self._host.call(lambda command_id: input_send(command_id, self._name, chosen, text, mode))
-        self._book.stored(progress, reply, readable=self._error is None)
+        reply = await self._host.call(lambda command_id: input_send(command_id, self._name, chosen, content, mode))
+        self._following.book.stored(progress, reply, self._following.fold.state, readable=self._error is None)
         return Receipt(progress, self, reply)
-
-    async def cancel(self, run_id: str) -> str:
-        """Stop a run, even before it starts; safe to repeat. Returns `cancelling` or `cancelled`.
-
-        Raises `NotFound`, `TooLate` (it has ended), other `CommandRefused`.
-        """
-        self._check_open()
-        reply = await self._host.call(lambda command_id: run_cancel(command_id, self._name, run_id))
-        return as_str(reply.get("status")) or "cancelling"
-
-    async def cancel_input(self, input_id: str) -> None:
-        """Take back an input that still waits. Raises `NotFound`, `TooLate`, `NotAllowed`."""
-        self._check_open()
-        await self._host.call(lambda command_id: input_cancel(command_id, self._name, input_id))
-
-    async def history(self, before: int | None = None, limit: int = 50) -> HistoryPage:
-        """Up to `limit` (1 to 200) whole messages that end before the entry `before`."""
-        self._check_open()
-        reply = await self._host.call(lambda command_id: history(command_id, self._name, before, limit))
-        found = (Message.from_dict(raw) for raw in as_objects(reply.get("messages")))
-        messages = tuple(message for message in found if message is not None)
-        return HistoryPage(messages, as_count(reply.get("before")))
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -224,11 +244,14 @@ class Session:
         """The connection has ended; the buffer and the fold stay as they are."""
         self._cancel_retry()
         self._sub.lost()
+        self._presence.lost()
 
     def fail(self, error: AntiphonError) -> None:
         """The session cannot be read, because of `error`."""
         self._error = error
-        self._book.wake()
+        self._following.book.wake()
+        self._presence.lost()
+        self._presence.wake()
         self._arrived.set()
         self._settled.set()
         self._host.wake_reader()
@@ -284,16 +307,18 @@ class Session:
     async def _take(self, output: Output, size_bytes: int) -> None:
         match output:
             case Snapshot():
-                self._begin_fold(output)
+                self._following.begin(output)
                 await self._offer(output, size_bytes)
             case Entry():
                 self._backoff.reset()
                 self._host.progressed()
-                self._fold_in(output)
+                self._following.take(output)
                 await self._offer(output, size_bytes)
             case CaughtUp():
                 self._host.progressed()
                 await self._offer(output, size_bytes)
+            case Presence():
+                self._presence.put(output)
             case Pause() | Refused() | Gap() | Reset():
                 self._disturbed(output)
 
@@ -306,7 +331,7 @@ class Session:
                 logger.warning("session %s: not readable: %s", self._name, output.error.code)
                 self.fail(output.error)
             case Gap() | Reset():
-                self._forget_fold()
+                self._following.forget()
                 if self._behind or self._buffer.full:
                     self._buffer.restart()
                     self._behind = False
@@ -330,29 +355,11 @@ class Session:
             self._buffer.tail = None
         self._arrived.set()
 
-    def _new_fold(self, state: State) -> Fold:
-        return Fold(state, message_limit=self._host.settings.transcript_messages)
-
-    def _forget_fold(self) -> None:
-        self._fold = self._new_fold(State())
-        self._folded_seq = -1
-
-    def _begin_fold(self, snapshot: Snapshot) -> None:
-        if snapshot.as_of <= self._folded_seq:
-            return  # read again for `events()`; the fold is further on
-        self._fold = self._new_fold(State.from_dict(snapshot.state))
-        self._folded_seq = snapshot.as_of
-        self._book.restart(self._fold.state, snapshot.as_of)
-
-    def _fold_in(self, entry: Entry) -> None:
-        if entry.seq <= self._folded_seq:
-            return
-        self._folded_seq = entry.seq
-        self._book.observe(self._fold.apply(entry))
-
     # ---- the subscription's commands
 
     def _drive(self) -> None:
+        if self._executor is not None and self._executing is None and self._host.connected:
+            self._executing = self._host.start(self._executor.run())
         if self._retry is None:
             self._host.post(self._sub.command, self._on_reply)
 
@@ -361,6 +368,9 @@ class Session:
             self._disturbed(output)
         if self._sub.phase is Phase.LIVE:
             self._settled.set()
+            if self._says != "active":
+                says = partial(command, "presence.set", session=self._name, state=self._says)
+                self._host.post(says, lambda _reply: None)
         self._drive()
 
     def _wait_before_next(self, pause_s: float) -> None:
@@ -375,10 +385,6 @@ class Session:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClientClosed("closed", f"session {self._name} was closed")
 
     async def _wait_settled(self) -> None:
         """Until the subscription is answered, so that the run's entries come after its start."""

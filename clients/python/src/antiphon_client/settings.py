@@ -25,6 +25,15 @@ class Settings:
     chain_retries: int = 8
     """How often one place is read again because the chain broke there, before `ChainBroken`."""
 
+    tool_executions: int = 8
+    """Calls of tools that one session executes at once; more are left to others, or wait."""
+    tool_lease_ms: int = 15_000
+    """How long a claim lasts (1,000 to 120,000); it is renewed every third of that."""
+    tool_claims: int = 6
+    """How often a call is claimed that is not for this client yet, before it is left to others."""
+    tool_release_timeout_s: float = 2.0
+    """How long closing may take to let go of the calls that are being executed."""
+
     first_connect_timeout_s: float = 10.0
     """How long `async with Client(...)` tries before it raises `ConnectFailed`."""
     connect_timeout_s: float = 10.0

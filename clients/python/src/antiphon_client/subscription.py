@@ -17,9 +17,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from ._json import JsonObject, as_str
 from .errors import AntiphonError, ChainBroken, refusal
+from .frames import subscribe, unsubscribe
+from .presence import Presence
 from .protocol import (
     CaughtUp,
     Cursor,
@@ -30,11 +33,10 @@ from .protocol import (
     Snapshot,
     Verdict,
     chain_verdict,
-    subscribe,
-    unsubscribe,
 )
 
-_CURSOR_CODES = frozenset({"cursor_bad", "cursor_epoch", "cursor_future"})
+_CURSOR_CODES: Final = frozenset({"cursor_bad", "cursor_epoch", "cursor_future"})
+_NOTHING: Final[JsonObject] = {}
 
 
 class Phase(Enum):
@@ -63,19 +65,24 @@ class Pause:
     retry_after_s: float | None
 
 
-Output = SessionEvent | Refused | Pause
+Output = SessionEvent | Refused | Pause | Presence
 Disturbance = Pause | Refused | Gap | Reset
 """What a reply, too, can bring."""
 
 
 class Subscription:
-    """Follows one session from connection to connection, and proves that nothing is missing."""
+    """Follows one session from connection to connection, and proves that nothing is missing.
 
-    def __init__(self, session: str, after: Cursor | None, *, every: bool = False, chain_retries: int = 8) -> None:
+    `declared` is what each `subscribe` says besides the place: how to replay, tools, presence.
+    """
+
+    def __init__(
+        self, session: str, after: Cursor | None, *, declared: JsonObject = _NOTHING, chain_retries: int = 8
+    ) -> None:
         self.session = session
         self.phase = Phase.OFF
         self.wanted = False
-        self._every = every
+        self._declared = declared
         self._epoch = None if after is None else after.epoch
         self._last = None if after is None else after.seq
         self._stale = False
@@ -105,7 +112,7 @@ class Subscription:
         """The command to send now, if any; it counts as sent."""
         if self.phase is Phase.OFF and self.wanted:
             self.phase, self._stale = Phase.SUBSCRIBING, False
-            return subscribe(command_id, self.session, self.after, every=self._every)
+            return subscribe(command_id, self.session, self.after, self._declared)
         if self.phase is Phase.LIVE and (self._stale or not self.wanted):
             self.phase = Phase.UNSUBSCRIBING
             return unsubscribe(command_id, self.session)
@@ -170,6 +177,9 @@ class Subscription:
                 gap = Gap.parse(frame)
                 self._last = None
                 return [] if gap is None else [gap]
+            case "session.presence":
+                presence = Presence.parse(frame)
+                return [] if presence is None else [presence]
             case _:
                 return []
 

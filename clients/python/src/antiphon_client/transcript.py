@@ -7,13 +7,13 @@ Offsets count Unicode code points, which is what Python's strings do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar, Final, TypeAlias
 
 from ._json import JsonObject, as_count, as_object, as_str
+from .model import Input
 from .protocol import Entry
-from .state import Input
 
 STREAMING: Final = "streaming"
 DONE: Final = "done"
@@ -26,8 +26,9 @@ class Message:
 
     `role` is `user`, `assistant`, `reasoning`, `tool_call` (its `text` is the arguments so far)
     or `tool`; `status` is `streaming` or `done`; `reason` says how a text ended: `complete`,
-    `cancelled`, `worker_lost` or `error`. `name` belongs to a tool call,
-    `tool_call_id` to a tool's result. `seq` is the entry that added it.
+    `cancelled`, `worker_lost`, `error` or `handed_over`. `name` belongs to a tool call,
+    `tool_call_id` to a tool's result. `seq` is the entry that added it. One that is `rolled_back`
+    is no part of the conversation any more.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Message:
     name: str | None = None
     tool_call_id: str | None = None
     seq: int | None = None
+    rolled_back: bool = False
 
     @classmethod
     def from_dict(cls, raw: JsonObject) -> Message | None:
@@ -60,10 +62,11 @@ class Message:
             name=as_str(raw.get("name")),
             tool_call_id=as_str(raw.get("toolCallId")),
             seq=as_count(raw.get("seq")),
+            rolled_back=raw.get("rolledBack") is True,
         )
 
     def as_dict(self) -> dict[str, object]:
-        """As in a page of history: `name`, `toolCallId` and `seq` only where there is one."""
+        """As in a page of history: the fields from `name` on only where there is one."""
         found: dict[str, object] = {
             "id": self.id,
             "role": self.role,
@@ -74,7 +77,8 @@ class Message:
             "status": self.status,
             "reason": self.reason,
         }
-        extra = {"name": self.name, "toolCallId": self.tool_call_id, "seq": self.seq}
+        extra: dict[str, object] = {"name": self.name, "toolCallId": self.tool_call_id, "seq": self.seq}
+        extra["rolledBack"] = self.rolled_back or None
         return found | {key: value for key, value in extra.items() if value is not None}
 
 
@@ -91,6 +95,10 @@ class _Text:
         if len(self._pieces) > 1:
             self._pieces = ["".join(self._pieces)]
         return self._pieces[0] if self._pieces else ""
+
+    def append(self, piece: str) -> None:
+        """Add to its end."""
+        self.put(self._length, piece)
 
     def put(self, offset: int, piece: str) -> bool:
         """Take over what reaches beyond the end; returns whether the text changed.
@@ -118,21 +126,8 @@ class _Draft:
 
     def message(self) -> Message:
         if self.view is None:
-            base = self.base
             reason = (self.final_reason or COMPLETE) if self.status == DONE else None
-            self.view = Message(
-                id=base.id,
-                role=base.role,
-                by=base.by,
-                lane=base.lane,
-                run=base.run,
-                text=self.text.value(),
-                status=self.status,
-                reason=reason,
-                name=base.name,
-                tool_call_id=base.tool_call_id,
-                seq=base.seq,
-            )
+            self.view = replace(self.base, text=self.text.value(), status=self.status, reason=reason)
         return self.view
 
 
@@ -161,13 +156,13 @@ class Transcript:
         """`{"messages": [...]}`, ready for JSON."""
         return {"messages": [message.as_dict() for message in self.messages]}
 
-    def apply_event(self, entry: Entry, event: JsonObject, source: Input | None = None) -> None:
-        """Fold one event that counts. `source` is the input that an `input.applied` takes off the queue."""
+    def apply_event(self, entry: Entry, event: JsonObject) -> None:
+        """Fold one event that counts. Messages of participants come by `add_input`."""
         kind = event.get("type")
         rules = self._OF_RECORDS if entry.off is None else self._OF_DELTAS
         rule = rules.get(kind) if isinstance(kind, str) else None
         if rule is not None and entry.lane is not None:
-            rule(self, entry, event, source)
+            rule(self, entry, event)
 
     def end_lane(self, lane: str | None) -> None:
         """A run has ended in this lane, and with it every text that is still open there."""
@@ -175,30 +170,62 @@ class Transcript:
             if draft.base.lane == lane:
                 self._end(message_id)
 
+    def roll_back(self, run_id: str) -> None:
+        """The messages of this run are no part of the conversation any more."""
+        for draft in self._drafts.values():
+            if draft.base.run == run_id:
+                draft.base, draft.view = replace(draft.base, rolled_back=True), None
+
+    def clear(self) -> None:
+        """There are no messages any more."""
+        self._drafts.clear()
+        self._open.clear()
+
+    def import_messages(self, seq: int, messages: Iterable[JsonObject]) -> None:
+        """The entry `seq` brings messages of another session; one may continue another's text."""
+        for position, raw in enumerate(messages):
+            text, message_id = as_str(raw.get("text")) or "", as_str(raw.get("id"))
+            draft = self._drafts.get(message_id or "")
+            if raw.get("continued") is not True:
+                self._import(seq, message_id or f"imported_{seq}_{position}", raw, text)
+            elif draft is not None:
+                draft.text.append(text)
+                draft.view = None
+
+    def _import(self, seq: int, message_id: str, raw: JsonObject, text: str) -> None:
+        message = Message.from_dict({**raw, "id": message_id})
+        assert message is not None, "it has an id"
+        role, lane = as_str(raw.get("role")) or "user", message.lane or "main"
+        self._keep(replace(message, role=role, lane=lane, text="", status=DONE, seq=seq), text)
+        if (draft := self._drafts.get(message_id)) is not None:
+            draft.final_reason = draft.final_reason or message.reason
+
     # ---- what begins a message
 
-    def _applied(self, entry: Entry, event: JsonObject, source: Input | None) -> None:
-        if source is not None:
-            self._add(entry, event.get("messageId"), "user", by=source.by, text=source.content)
+    def add_input(
+        self, entry: Entry, message_id: str, source: Input, *, lane: str | None, run: str | None, role: str = "user"
+    ) -> None:
+        """An input enters the transcript, by its sender."""
+        base = Message(message_id, role, source.by, lane, run, "", DONE, seq=entry.seq)
+        self._keep(base, source.content)
 
-    def _text_start(self, entry: Entry, event: JsonObject, _source: Input | None) -> None:
+    def _text_start(self, entry: Entry, event: JsonObject) -> None:
         role = as_str(event.get("role")) or "assistant"
-        self._add(entry, event.get("messageId"), role, by=entry.by)
+        self._add(entry, event.get("messageId"), role)
 
-    def _reasoning_start(self, entry: Entry, event: JsonObject, _source: Input | None) -> None:
-        self._add(entry, event.get("messageId"), "reasoning", by=entry.by)
+    def _reasoning_start(self, entry: Entry, event: JsonObject) -> None:
+        self._add(entry, event.get("messageId"), "reasoning")
 
-    def _call_start(self, entry: Entry, event: JsonObject, _source: Input | None) -> None:
+    def _call_start(self, entry: Entry, event: JsonObject) -> None:
         name = as_str(event.get("toolCallName"))
         call = event.get("toolCallId")
-        self._add(entry, call, "tool_call", by=entry.by, name=name)
+        self._add(entry, call, "tool_call", name=name)
 
-    def _result(self, entry: Entry, event: JsonObject, _source: Input | None) -> None:
+    def _result(self, entry: Entry, event: JsonObject) -> None:
         self._add(
             entry,
             event.get("messageId"),
             "tool",
-            by=entry.by,
             text=as_str(event.get("content")) or "",
             tool_call_id=as_str(event.get("toolCallId")),
         )
@@ -209,30 +236,23 @@ class Transcript:
         message_id: object,
         role: str,
         *,
-        by: JsonObject | None,
         text: str | None = None,
         name: str | None = None,
         tool_call_id: str | None = None,
     ) -> None:
-        """Add a message; without a `text` it will stream. An id that is there stays as it is."""
-        if not isinstance(message_id, str) or message_id in self._drafts:
+        """The lane's owner adds a message; without a `text` it will stream."""
+        if isinstance(message_id, str):
+            status = STREAMING if text is None else DONE
+            base = Message(message_id, role, entry.by, entry.lane, entry.run, "", status, None, name, tool_call_id)
+            self._keep(replace(base, seq=entry.seq), text or "")
+
+    def _keep(self, base: Message, text: str) -> None:
+        """Add a message. An id that is there stays as it is."""
+        if base.id in self._drafts:
             return
-        status = STREAMING if text is None else DONE
-        base = Message(
-            id=message_id,
-            role=role,
-            by=by,
-            lane=entry.lane,
-            run=entry.run,
-            text="",
-            status=status,
-            name=name,
-            tool_call_id=tool_call_id,
-            seq=entry.seq,
-        )
-        draft = self._drafts[message_id] = _Draft(base, _Text(text or ""), status)
-        if status == STREAMING:
-            self._open[message_id] = draft
+        draft = self._drafts[base.id] = _Draft(base, _Text(text), base.status)
+        if base.status == STREAMING:
+            self._open[base.id] = draft
         if self._limit is not None and len(self._drafts) > self._limit:
             oldest = next(iter(self._drafts))
             del self._drafts[oldest]
@@ -240,23 +260,23 @@ class Transcript:
 
     # ---- what changes one
 
-    def _message_delta(self, entry: Entry, event: JsonObject, _source: Input | None) -> None:
+    def _message_delta(self, entry: Entry, event: JsonObject) -> None:
         self._put(event.get("messageId"), entry.off, event.get("delta"))
 
-    def _call_delta(self, entry: Entry, event: JsonObject, _source: Input | None) -> None:
+    def _call_delta(self, entry: Entry, event: JsonObject) -> None:
         self._put(event.get("toolCallId"), entry.off, event.get("delta"))
 
-    def _segment(self, _entry: Entry, event: JsonObject, _source: Input | None) -> None:
+    def _segment(self, _entry: Entry, event: JsonObject) -> None:
         self._put(event.get("messageId"), as_count(event.get("offset")), event.get("text"))
         draft = self._draft(event.get("messageId"))
         if draft is not None and event.get("final") is True:
             draft.final_reason = as_str(event.get("reason")) or COMPLETE
             draft.view = None
 
-    def _message_end(self, _entry: Entry, event: JsonObject, _source: Input | None) -> None:
+    def _message_end(self, _entry: Entry, event: JsonObject) -> None:
         self._end(event.get("messageId"))
 
-    def _call_end(self, _entry: Entry, event: JsonObject, _source: Input | None) -> None:
+    def _call_end(self, _entry: Entry, event: JsonObject) -> None:
         self._end(event.get("toolCallId"))
 
     def _draft(self, message_id: object) -> _Draft | None:
@@ -283,7 +303,6 @@ class Transcript:
         "TOOL_CALL_ARGS": _call_delta,
     }
     _OF_RECORDS: ClassVar[Mapping[str, _Rule]] = {
-        "input.applied": _applied,
         "message.segment": _segment,
         "TEXT_MESSAGE_START": _text_start,
         "TEXT_MESSAGE_END": _message_end,
@@ -295,4 +314,4 @@ class Transcript:
     }
 
 
-_Rule: TypeAlias = Callable[[Transcript, Entry, JsonObject, Input | None], None]
+_Rule: TypeAlias = Callable[[Transcript, Entry, JsonObject], None]

@@ -1,0 +1,153 @@
+"""The commands about sessions: talking in them, looking at them, writing them to files."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from antiphon.options import Parsers, add_settings, broker_settings, command, data_flag, names
+from antiphon.place import place
+from antiphon.processes import BrokerSettings
+from broker.config import LogSettings, NatsSettings
+
+if TYPE_CHECKING:
+    from antiphon.talk import Access
+
+# --- talking -------------------------------------------------------------------------------------------------------------
+
+
+def _chat(commands: Parsers) -> None:
+    _session_flags(command(commands, "chat", "Talk in a session, in the terminal.", _run_chat))
+
+
+async def _run_chat(args: argparse.Namespace) -> int:
+    from antiphon.chat import chat
+
+    return await chat(_where(args), args.session)
+
+
+def _send(commands: Parsers) -> None:
+    parser = command(commands, "send", "Send one message to a session.", _run_send)
+    _session_flags(parser)
+    parser.add_argument("text", help="the message")
+    parser.add_argument("--wait", action="store_true", help="wait for the answer and print it")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+async def _run_send(args: argparse.Namespace) -> int:
+    from antiphon.talk import send
+
+    where = _where(args)
+    return await send(where, args.session, args.text, wait=args.wait, as_json=args.json)
+
+
+def _tail(commands: Parsers) -> None:
+    parser = command(commands, "tail", "Follow a session.", _run_tail)
+    _session_flags(parser)
+    parser.add_argument("--from-start", action="store_true", help="from the log's first entry, every token")
+    parser.add_argument("--json", action="store_true", help="print each entry as a line of JSON")
+    parser.add_argument("--until-idle", action="store_true", help="end when nothing runs and nothing waits")
+
+
+async def _run_tail(args: argparse.Namespace) -> int:
+    from antiphon.talk import tail
+
+    where = _where(args)
+    return await tail(where, args.session, from_start=args.from_start, as_json=args.json, until_idle=args.until_idle)
+
+
+# --- looking around ------------------------------------------------------------------------------------------------------
+
+
+def _sessions(commands: Parsers) -> None:
+    parser = command(commands, "sessions", "List your sessions, the latest first.", _run_sessions)
+    parser.add_argument("--json", action="store_true", help="print each as a line of JSON")
+    _access_flags(parser)
+
+
+async def _run_sessions(args: argparse.Namespace) -> None:
+    from antiphon.listing import list_sessions
+
+    await list_sessions(_where(args), as_json=args.json)
+
+
+def _handoffs(commands: Parsers) -> None:
+    parser = command(commands, "handoffs", "List the hand-overs that wait for your roles.", _run_handoffs)
+    parser.add_argument("--json", action="store_true", help="print each as a line of JSON")
+    _access_flags(parser)
+
+
+async def _run_handoffs(args: argparse.Namespace) -> None:
+    from antiphon.listing import list_handoffs
+
+    await list_handoffs(_where(args), as_json=args.json)
+
+
+# --- sessions as files -----------------------------------------------------------------------------------------------------
+
+
+def _export(commands: Parsers) -> None:
+    parser = command(commands, "export", "Write a session out, whole, as lines of JSON.", _run_export)
+    parser.add_argument("session", help="the session's name")
+    parser.add_argument("-o", "--output", metavar="FILE", help="where to (default: standard output)")
+    _log_flags(parser)
+
+
+async def _run_export(args: argparse.Namespace) -> int:
+    from antiphon.transfer import export_session
+
+    return await export_session(_log_access(args), args.session, args.output)
+
+
+def _import(commands: Parsers) -> None:
+    parser = command(commands, "import", "Restore an exported session into an empty one.", _run_import)
+    parser.add_argument("session", help="the name of the session to restore into")
+    parser.add_argument("file", metavar="FILE", help="what `antiphon export` has written; -: standard input")
+    _log_flags(parser)
+
+
+async def _run_import(args: argparse.Namespace) -> int:
+    from antiphon.transfer import import_session
+
+    return await import_session(_log_access(args), args.session, args.file)
+
+
+def _log_flags(parser: argparse.ArgumentParser) -> None:
+    data_flag(parser)
+    add_settings(parser, NatsSettings, title="NATS (default: that of the `antiphon dev` beside)")
+    add_settings(parser, LogSettings, title="log")
+
+
+def _log_access(args: argparse.Namespace) -> BrokerSettings:
+    """The log that the flags name, or that of the `antiphon dev` beside."""
+    running = place(args.data).running()
+    if args.nats_url is None and "ANTIPHON_NATS_URL" not in os.environ and running is not None:
+        args.nats_url = running.nats_url
+    return broker_settings(args)
+
+
+def _session_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("session", help="the session's name: 1-128 of A-Z a-z 0-9 _ -")
+    _access_flags(parser)
+
+
+def _access_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--url", default=os.environ.get("ANTIPHON_URL"), help="a gateway (default: the `antiphon dev` beside)"
+    )
+    parser.add_argument(
+        "--token", default=os.environ.get("ANTIPHON_TOKEN"), help="a token (default: one made beside dev)"
+    )
+    parser.add_argument("--user", default=os.environ.get("USER", "me"), help="who to be, beside `antiphon dev`")
+    parser.add_argument("--roles", default="", help="what to be there, for approvals and hand-overs: a,b")
+    data_flag(parser)
+
+
+def _where(args: argparse.Namespace) -> Access:
+    from antiphon.talk import access
+
+    return access(place(args.data), args.url, args.token, args.user, names(args.roles))
+
+
+COMMANDS = (_chat, _send, _tail, _sessions, _handoffs, _export, _import)

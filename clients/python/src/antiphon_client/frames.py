@@ -1,0 +1,60 @@
+"""The frames that a client sends (PROTOCOL, sections 1, 3 and 7). Fields that are None are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ._json import JsonObject
+from .protocol import Cursor
+
+
+def hello(command_id: int, token: str, client: str, device: str) -> JsonObject:
+    """The first frame of a connection."""
+    return {"op": "hello", "id": command_id, "token": token, "client": client, "device": device}
+
+
+def auth_refresh(command_id: int, token: str) -> JsonObject:
+    """Put a new token of the same user in place."""
+    return {"op": "auth.refresh", "id": command_id, "token": token}
+
+
+def subscribe(command_id: int, session: str, after: Cursor | None, declared: JsonObject) -> JsonObject:
+    """Read a session, after a cursor or (None) from its snapshot on. `declared`: how, and with which tools."""
+    place = None if after is None else str(after)
+    return command("subscribe", command_id, session, after=place, **declared)
+
+
+def unsubscribe(command_id: int, session: str) -> JsonObject:
+    """Stop reading a session."""
+    return command("unsubscribe", command_id, session)
+
+
+def input_send(command_id: int, session: str, input_id: str, content: str, mode: str | None = None) -> JsonObject:
+    """Send a message into a session."""
+    return command("input.send", command_id, session, inputId=input_id, content=content, mode=mode)
+
+
+def tool_claim(command_id: int, session: str, call_id: str, claim_id: str, lease_ms: int) -> JsonObject:
+    """Claim a call, or say that it needs longer."""
+    return command("tool.claim", command_id, session, toolCallId=call_id, claimId=claim_id, leaseMs=lease_ms)
+
+
+def tool_release(command_id: int, session: str, call_id: str, claim_id: str) -> JsonObject:
+    """The call has not been executed and will not be."""
+    return command("tool.release", command_id, session, toolCallId=call_id, claimId=claim_id)
+
+
+def tool_progress(command_id: int, session: str, call_id: str, claim_id: str, value: object) -> JsonObject:
+    """What there is to show of the call; `value` may be null."""
+    return {**command("tool.progress", command_id, session, toolCallId=call_id, claimId=claim_id), "value": value}
+
+
+def tool_result(command_id: int, session: str, call_id: str, claim_id: str, outcome: JsonObject) -> JsonObject:
+    """What came of the call: `outcome` has a `result` (which may be null) or an `error`."""
+    return {**command("tool.result", command_id, session, toolCallId=call_id, claimId=claim_id), **outcome}
+
+
+def command(op: str, command_id: int, session: str | None, **fields: object) -> JsonObject:
+    """Any command; `session` is None for those of no session."""
+    every: Mapping[str, object] = {"session": session, **fields}
+    return {"op": op, "id": command_id, **{name: value for name, value in every.items() if value is not None}}

@@ -1,0 +1,359 @@
+"""B12: what becomes of an input is told: applied, pending, cancelled or refused with a reason. None is silently lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.codec import entry_from_wire
+from broker.state import InputFate, SessionState
+from broker.transcript import Transcript
+from broker.view import public_view
+from tests.behaviours.conftest import Figure
+from tests.support.nats import NatsNode
+from tests.support.place import Frame, Place
+from tests.support.rawclient import WAIT_S, Refusal, Wire, join
+from tests.support.stack import Process, Stack
+
+MODES = (None, "auto", "inject", "enqueue", "interrupt", "rollback", "reject")
+SESSIONS = {"steered": {}, "newest": {"coalesce": "latest", "maxQueue": 6}}
+SENDERS, INPUTS = 4, 40
+KILL_EVERY_S = 1.0
+KILLS_MIN = 4
+AGENTS = "tests.support.agents_steering"
+REFUSALS = {"queue_full", "busy", "cannot_inject"}
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+async def stack(tmp_path: Path, nats_server: NatsNode) -> AsyncIterator[Stack]:
+    # Most runs lose a worker here: none is to be given up for it.
+    env = {"POOLS": "default,patient", "MAX_ATTEMPTS": "1000"}
+    async with Stack(tmp_path / "stack", nats_server.url, lease_s=1.0, env=env) as running:
+        yield running
+
+
+# --- what all tests of steering share ----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Reader:
+    """A client that reads one session, folds it, and remembers every input's fate. Made by `reading`."""
+
+    wire: Wire
+    place: Place
+    transcript: Transcript = field(default_factory=Transcript)
+    fates: dict[str, InputFate] = field(default_factory=dict)
+
+    @property
+    def state(self) -> SessionState:
+        return self.transcript.state
+
+    async def until(self, found: Callable[[SessionState], object], wait_s: float = WAIT_S) -> None:
+        """Reads on until the folded state is such. Raises TimeoutError, WireClosed."""
+        try:
+            async with asyncio.timeout(wait_s):
+                while not found(self.state):
+                    self.take(await self.wire.receive())
+        except TimeoutError:
+            raise TimeoutError(f"waited {wait_s:g} s: {self.place}, {public_view(self.state)}") from None
+
+    async def reached(self, seq: int) -> None:
+        await self.until(lambda _: self.place.last >= seq)
+
+    def take(self, frame: Frame) -> None:
+        if frame.get("session") != self.place.session:
+            return
+        self.place.take(frame)
+        if frame["op"] == "entry":
+            self.transcript.apply(frame["seq"], entry_from_wire(frame))
+            for fate in self.state.fates:
+                before = self.fates.setdefault(fate.input_id, fate)
+                assert before == fate, "an input has one end"
+
+    def messages(self) -> list[dict[str, Any]]:
+        return [message.as_dict() for message in self.transcript.messages]
+
+    def user_messages(self) -> list[str]:
+        """The inputs in the transcript, in order, as often as they are in it."""
+        return [message.id.removeprefix("msg_") for message in self.transcript.messages if message.role == "user"]
+
+
+@asynccontextmanager
+async def reading(url: str, token: str, session: str, *, every: bool = False) -> AsyncIterator[Reader]:
+    """A client on a connection of its own, subscribed."""
+    async with await Wire.open(url, token) as wire:
+        reader = Reader(wire, Place(session, every=every, frames=[]))
+        await wire.subscribe(reader.place)
+        yield reader
+
+
+async def agree(readers: Sequence[Reader], url: str, token: str) -> None:
+    """All readers, and one that comes afterwards and replays the log, have the same entries, state and messages."""
+    first = readers[0]
+    last = max(reader.place.last for reader in readers)
+    async with reading(url, token, first.place.session, every=True) as late:
+        await late.until(lambda _: late.place.caught_up)
+        last = max(last, late.place.last)
+        for reader in (*readers, late):
+            await reader.reached(last)
+            assert reader.place.whole, reader.place
+        for reader in (*readers[1:], late):
+            assert reader.place.entries == first.place.entries
+            assert public_view(reader.state) == public_view(first.state)
+            assert reader.messages() == first.messages()
+            assert reader.fates == first.fates
+    assert await history(first.wire, first.place.session) == first.messages()
+
+
+async def history(wire: Wire, session: str) -> list[dict[str, Any]]:
+    """All messages of a session, as the gateway tells them, page by page."""
+    messages: list[dict[str, Any]] = []
+    before: int | None = None
+    while True:
+        fields = {} if before is None else {"before": before}
+        page = await wire.command("history", session=session, limit=200, **fields)
+        messages = page["messages"] + messages
+        before = page["before"]
+        if before is None:
+            return messages
+
+
+def quiet(state: SessionState) -> bool:
+    """Nothing runs, nothing waits, and the worker has gone."""
+    return state.idle and all(lane.owner is None for lane in state.lanes.values())
+
+
+def owner_of(workers: Sequence[Process], session: str) -> Process:
+    """The worker that was the last one to claim a lane of the session."""
+    return max(workers, key=lambda worker: max(_fences(worker, session), default=0))
+
+
+def _fences(worker: Process, session: str) -> Iterator[int]:
+    for line in worker.output().splitlines():
+        if line.startswith("{"):
+            said = json.loads(line)
+            if said.get("event") == "lane claimed" and said["session"] == session:
+                yield said["fence"]
+
+
+@dataclass(slots=True)
+class Crew:
+    """Workers of one agent, one of which is killed every now and then, and replaced."""
+
+    stack: Stack
+    agent: str
+    pool: str = "default"
+    workers: list[Process] = field(default_factory=list)
+    killed: int = 0
+
+    async def start(self, count: int) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(count):
+                tasks.create_task(self.hire())
+
+    async def hire(self) -> None:
+        self.workers.append(await self.stack.worker(f"{AGENTS}:{self.agent}", pool=self.pool))
+
+    async def kill(self, worker: Process) -> None:
+        """Kill -9, with another one to come."""
+        self.workers.remove(worker)
+        await worker.kill()
+        self.killed += 1
+        await self.hire()
+
+    async def kill_owners_of(self, sessions: Sequence[str], rng: random.Random) -> None:
+        """Kills who works in one of the sessions, every `KILL_EVERY_S`, until cancelled."""
+        while True:
+            await asyncio.sleep(KILL_EVERY_S)
+            await self.kill(owner_of(self.workers, rng.choice(sessions)))
+
+
+# --- the tests -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What the senders of a session have been told."""
+
+    accepted: dict[str, Frame] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    taken_back: set[str] = field(default_factory=set)
+
+
+async def test_never_silently_lost(stack: Stack, figure: Figure, seed: int) -> None:
+    gateways = await stack.start(2, workers=0)
+    crew, rng = Crew(stack, "stepper"), random.Random(seed)
+    await crew.start(3)
+    told: Counter[str] = Counter()
+    async with asyncio.TaskGroup() as tasks:
+        killing = tasks.create_task(crew.kill_owners_of(list(SESSIONS), rng))
+        async with asyncio.TaskGroup() as sessions:
+            for session in SESSIONS:
+                sessions.create_task(_steer(stack, gateways, session, random.Random(f"{seed}-{session}"), told))
+        killing.cancel()
+    assert crew.killed >= KILLS_MIN
+    assert told["applied"] > told["injected"] > 0
+    figure(f"{told.total() - told['injected']} inputs in all modes, {crew.killed} workers killed: {_said(told)}; 0 lost")
+
+
+def _said(told: Counter[str]) -> str:
+    parts = [f"{told[key]} {key}" for key in sorted(told) if key != "injected"]
+    return ", ".join(parts) + f" ({told['injected']} injected)"
+
+
+async def _steer(
+    stack: Stack, gateways: list[Process], session: str, rng: random.Random, told: Counter[str]
+) -> None:
+    """Senders at both gateways steer a session; then each input is looked for."""
+    one, two = gateways[0].url, gateways[1].url
+    ledger, token = Ledger(), stack.token()
+    async with reading(one, token, session) as first, reading(two, token, session) as second:
+        await first.wire.command("session.create", session=session, config=SESSIONS[session])
+        async with asyncio.TaskGroup() as tasks:
+            for i in range(SENDERS):
+                user, url = f"user-{i}", (one, two)[i % 2]
+                sender = _send_inputs(url, stack.token(user), session, user, random.Random(rng.random()), ledger)
+                tasks.create_task(sender)
+        for reader in (first, second):
+            await reader.until(lambda state, r=reader: quiet(state) and set(ledger.accepted) <= set(r.fates), 60.0)
+        await agree((first, second), gateways[0].url, token)
+        _settle(first, ledger, told)
+        await _ask_again(second.wire, session, ledger, first.fates, rng)
+        await second.reached(first.place.last)
+        assert second.user_messages() == first.user_messages()
+
+
+async def _send_inputs(
+    url: str, token: str, session: str, user: str, rng: random.Random, ledger: Ledger
+) -> None:
+    """Sends inputs in random modes; sometimes takes the last one back, or stops its run."""
+    async with await Wire.open(url, token) as wire:
+        for i in range(INPUTS):
+            input_id, mode = f"{user}-{i}", rng.choice(MODES)
+            fields = {} if mode is None else {"mode": mode}
+            try:
+                reply = await wire.command("input.send", session=session, inputId=input_id, content=input_id, **fields)
+                ledger.accepted[input_id] = reply
+                assert reply["status"] in ("queued", "applied", "ended", "cancelled"), reply
+            except Refusal as refusal:
+                ledger.refused[input_id] = refusal.code
+            if rng.random() < 0.1:
+                await _take_back(wire, session, input_id, ledger)
+            await asyncio.sleep(rng.expovariate(1 / 0.12))
+
+
+async def _take_back(wire: Wire, session: str, input_id: str, ledger: Ledger) -> None:
+    """Acknowledged, or refused with the reason: it has been applied, or never was there."""
+    try:
+        reply = await wire.command("input.cancel", session=session, inputId=input_id)
+        assert reply["status"] == "cancelled"
+        ledger.taken_back.add(input_id)
+    except Refusal as refusal:
+        wanted = "input_not_found" if input_id in ledger.refused else "input_already_applied"
+        assert refusal.code == wanted
+
+
+def _settle(reader: Reader, ledger: Ledger, told: Counter[str]) -> None:
+    """Every input that was sent has one end, and the one that its sender has been told."""
+    applied = Counter(reader.user_messages())
+    for input_id in (*ledger.accepted, *ledger.refused):
+        fate = reader.fates.get(input_id)
+        ended = "refused" if fate is None else fate.status
+        if input_id in ledger.refused:
+            assert ended == "refused"
+            assert fate is None or fate.code == ledger.refused[input_id]
+            assert ledger.refused[input_id] in REFUSALS
+        else:
+            assert ended in ("applied", "cancelled"), (input_id, fate)
+        assert applied[input_id] == (1 if ended == "applied" else 0)
+        assert input_id not in ledger.taken_back or ended == "cancelled"
+        told[ended] += 1
+        if fate is not None and fate.status == "applied":
+            told["injected"] += fate.run != f"run_{input_id}"
+    assert set(applied) <= set(ledger.accepted)
+    assert len(ledger.accepted) + len(ledger.refused) == SENDERS * INPUTS
+    events = Counter(e["inputId"] for f in reader.place.frames or () for e in f["events"] if e["type"] == "input.applied")
+    assert {input_id for input_id in events if reader.fates[input_id].status == "applied"} == set(applied)
+
+
+async def _ask_again(
+    wire: Wire, session: str, ledger: Ledger, fates: dict[str, InputFate], rng: random.Random
+) -> None:
+    """Sent again, an input counts once, and the reply says what became of it."""
+    for input_id in rng.sample(sorted(ledger.accepted), 20):
+        reply = await wire.command("input.send", session=session, inputId=input_id, content="something else")
+        assert reply["duplicate"]
+        fate = fates[input_id]
+        # Of those that ended long ago only that is known.
+        assert reply["status"] in ({"ended"} if fate.status == "applied" else {"ended", "cancelled"}), (reply, fate)
+
+
+@pytest.mark.parametrize("agent", ["asker", "patient_asker"])
+async def test_pending_until_somebody_decides(stack: Stack, figure: Figure, agent: str) -> None:
+    """An input that comes while an approval is pending waits, is said to wait, and outlives the worker."""
+    one, two = await stack.start(2, workers=0)
+    crew, token = Crew(stack, agent), stack.token()
+    await crew.start(1)
+    session, modes = "asked", ("auto", "enqueue")
+    async with reading(one.url, token, session) as near, reading(two.url, token, session) as far:
+        await near.wire.input(session, "a", "ask")
+        await near.until(lambda state: state.approvals)
+        (approval_id,) = near.state.approvals
+        for position, mode in enumerate(modes, 1):
+            reply = await far.wire.command(
+                "input.send", session=session, inputId=f"b{position}", content=mode, mode=mode
+            )
+            assert (reply["status"], reply["reason"], reply["position"]) == ("pending", "approval", position)
+        await crew.kill(crew.workers[0])
+        again = await near.wire.command("input.send", session=session, inputId="b1", content="auto")
+        assert (again["status"], again["reason"], again["duplicate"]) == ("pending", "approval", True)
+        await far.wire.command("approval.respond", session=session, approvalId=approval_id, option="allow_once")
+        for reader in (near, far):
+            await reader.until(lambda state, r=reader: quiet(state) and {"a", "b1", "b2"} <= set(r.fates))
+        await agree((near, far), two.url, token)
+    assert near.user_messages() == ["a", "b1", "b2"]
+    runs = [near.fates[input_id].run for input_id in ("a", "b1", "b2")]
+    assert runs == ["run_a", "run_a" if agent == "patient_asker" else "run_b1", "run_b2"]
+    figure(f"{agent}: inputs behind an approval are pending, and applied once it is decided, after its worker was killed")
+
+
+async def test_refused_with_the_reason(stack: Stack, figure: Figure) -> None:
+    """Nobody is at work: the queue fills, and each that finds no place is told so at either gateway."""
+    one, two = await stack.start(2, workers=0)
+    place = Place("full")
+    async with await Wire.open(one.url, stack.token()) as near, await Wire.open(two.url, stack.token()) as far:
+        replies: dict[str, Frame] = {}
+        codes: list[str] = []
+
+        async def send(wire: Wire, prefix: str) -> None:
+            for i in range(20):
+                try:
+                    replies[f"{prefix}{i}"] = await wire.input("full", f"{prefix}{i}", "hello")
+                except Refusal as refusal:
+                    codes.append(refusal.code)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(send(near, "n"))
+            tasks.create_task(send(far, "f"))
+        assert codes == ["queue_full"] * 24
+        # A place in the queue is that at the time of the reply.
+        assert all(reply["status"] == "queued" and 1 <= reply["position"] <= 16 for reply in replies.values())
+        await stack.worker("echo")
+        await far.subscribe(place)
+        await far.follow(place, lambda p: len(p.ended) == 16)
+    late = Place("full")
+    await join(one.url, stack.token(), late)
+    assert sorted(place.applied) == sorted(replies)
+    assert place.applied == late.applied
+    figure("of 40 at once 16 were queued and run, 24 were told `queue_full`")
