@@ -15,7 +15,7 @@ from broker.schema import Schema, SchemaInvalid
 MAX_TOOLS = 64
 MAX_TOOLS_BYTES = 65_536
 """Bytes that all declarations of a subscription may have together, as JSON."""
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def _declaration(wire: Any, place: str) -> ToolDeclaration:
         raise _bad(place, "must be an object")
     name = wire.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise _bad(f"{place}/name", "must be 1-64 of A-Z a-z 0-9 _ -")
+        raise _bad(f"{place}/name", "must be 1-64 of A-Z a-z 0-9 _ . -")
     description = wire.get("description", "")
     if not isinstance(description, str):
         raise _bad(f"{place}/description", "must be text")

@@ -18,8 +18,8 @@ from tests.support.place import Frame
 from tests.support.rawclient import Refusal
 from tests.support.stack import Process, Stack
 
-ROUNDS = 20
-KILLED_ROUNDS = 4
+ROUNDS = 8
+KILLED_ROUNDS = 3
 MODES = ("auto", "inject", "enqueue", "interrupt", "rollback", "reject")
 OVERTAKING = ("interrupt", "rollback")
 
@@ -251,6 +251,8 @@ def _check_transcript(reader: Reader, case: Case) -> None:
     finished = [e for f in reader.place.frames or () for e in f["events"] if e["type"] == "RUN_FINISHED"]
     undone = {e["runId"] for e in finished if e["outcome"].get("reason") == "rollback"}
     marked = {m["run"] for m in reader.messages() if m.get("rolledBack")}
-    assert undone == marked
+    # A run that came to its end just when it was rolled back is undone as well.
+    assert undone <= marked
+    assert all(reader.place.ended[run] == "success" for run in marked - undone)
     assert bool(undone) == (case.mode == "rollback")
     assert len(finished) == len({e["runId"] for e in finished}) == len(reader.place.ended)
