@@ -10,6 +10,7 @@ from agent_worker.errors import NoAnswer, TooManyCalls
 from agent_worker.scope import LaneScope, now_ms
 from agent_worker.tools import LATE_MS
 from broker.events import ApprovalRequested, ApprovalResolved, ApprovalResponded, Participant
+from broker.schema import Schema
 from broker.state import Approval, SessionState
 
 ALLOWING = ("allow_once", "allow_always")
@@ -39,11 +40,17 @@ def remembered(scope: LaneScope, key: str | None) -> Decision | None:
     return None if known is None else Decision(known.option, "remembered", (known.by,))
 
 
+def check_schema(schema: Mapping[str, Any] | None) -> None:
+    """Raises SchemaInvalid for one that no answer could be checked against."""
+    if schema is not None:
+        Schema(schema)
+
+
 async def request(scope: LaneScope, event: ApprovalRequested) -> None:
-    """Asks, unless an earlier attempt of the run has. Raises TooManyCalls, LogError."""
+    """Asks, unless an earlier attempt of the run has. Raises TooManyCalls, ContentTooLarge, LogError."""
     if event.approval_id in scope.state.approvals:
         return
-    scope.writer.record(event)
+    scope.record(event)
     await scope.stored()
     if event.approval_id not in scope.state.approvals:
         raise TooManyCalls("the session has as many approvals as it may have")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from agent_worker.errors import AskFailed
 from agent_worker.scope import LaneScope
 from broker.events import RunDropped, RunRequested
 from broker.state import SessionState
-from broker.subjects import run_id_of
+from broker.subjects import MAIN_LANE, run_id_of
 
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 DEPTH_MAX = 8
 """Runs above a run that is asked for."""
 FAN_OUT_MAX = 16
@@ -16,6 +19,8 @@ FAN_OUT_MAX = 16
 
 def check(state: SessionState, run_id: str, agent: str, asking: str) -> None:
     """Raises AskFailed: ask_cycle (the agent is the asker, or one that waits for it), ask_depth, ask_fan_out."""
+    if not _NAME.fullmatch(agent):
+        raise AskFailed(agent, "bad_name")
     waiting = {asking}
     run, depth = state.runs.get(run_id), 0
     while run is not None:
@@ -35,6 +40,8 @@ def check(state: SessionState, run_id: str, agent: str, asking: str) -> None:
 def free_lane(state: SessionState, agent: str) -> str:
     """A lane of the agent's where nothing runs and nothing waits."""
     name, n = agent, 1
+    if name == MAIN_LANE:
+        name, n = f"{agent}-2", 2
     while state.lane(name).run is not None or state.queue(name):
         n += 1
         name = f"{agent}-{n}"
@@ -46,7 +53,7 @@ async def request(scope: LaneScope, run_id: str, input_id: str, agent: str, cont
     if input_id not in scope.state.seen:
         check(scope.state, run_id, agent, _name(scope))
         lane = free_lane(scope.state, agent)
-        scope.writer.record(RunRequested(input_id, run_id, lane, agent, agent, content, detached))
+        scope.record(RunRequested(input_id, run_id, lane, agent, agent, content, detached))
         await scope.stored()
     fate = scope.state.fate(input_id)
     if fate is not None and fate.status == "refused":

@@ -12,6 +12,7 @@ from agent_worker import approvals, asking, handing_over, tools
 from agent_worker.approvals import Decision
 from agent_worker.calls import CallIds
 from agent_worker.control import RunControl
+from agent_worker.errors import AskFailed
 from agent_worker.scope import LaneScope, now_ms
 from agent_worker.speaking import Speaking
 from agent_worker.tools import ClientCall, Target, ToolFunction
@@ -124,33 +125,31 @@ class SessionContext(Speaking):
         deadline_s: float = 120.0,
         target: Target | None = None,
         idempotent: bool | None = None,
+        needs_permission: bool | None = None,
         key: str | None = None,
     ) -> Any:
         """Has a client execute a tool, and returns its result.
 
         `target` is, unless it is given, the user whose input started the run, and after 10 s every client that has the
-        tool. A call that is not idempotent (default: as its client declares) is offered once. If the client's declaration
-        needs permission, an approval is asked for first. Raises ToolFailed (`no_executor`, `deadline`,
-        `outcome_unknown`, `rejected`, `error`), ArgumentsInvalid, TooManyCalls.
+        tool. A call that is not `idempotent` is offered once; with `needs_permission` an approval is asked for first, which
+        may edit the arguments. Unless they are given, the clients that are there now say so: all of them that it is
+        idempotent, one of them that it needs permission. Raises ToolFailed (`no_executor`, `deadline`,
+        `outcome_unknown`, `rejected`, `error`), ArgumentsInvalid, TooManyCalls, ContentTooLarge.
         """
         args = args or {}
         await self._control.boundary()
         id_ = self._call_ids.name("call", ["client", name, args], key)
-        declared = await self._presence.tool(name)
-        if id_ not in self.state.calls and declared is not None and declared.needs_permission:
-            await self._permit(id_, name, args)
-        call = ClientCall(
-            id_,
-            name,
-            args,
-            target or self._default_target(),
-            deadline_s,
-            (declared is not None and declared.idempotent) if idempotent is None else idempotent,
-            declared,
-        )
-        tools.check_arguments(call)
-        self._begin_call()
-        await tools.request(self._scope, call)
+        if id_ not in self.state.calls:
+            declared = await self._presence.tools(name)
+            tools.check_arguments(name, args, declared)
+            if any(d.needs_permission for d in declared) if needs_permission is None else needs_permission:
+                args = await self._permitted(id_, name, args)
+                tools.check_arguments(name, args, declared)
+            if idempotent is None:
+                idempotent = bool(declared) and all(d.idempotent for d in declared)
+            call = ClientCall(id_, name, args, target or self._default_target(), deadline_s, idempotent)
+            self._begin_call()
+            await tools.request(self._scope, call, declared)
         async with self._waiting():
             result = await tools.outcome(self._scope, id_, name)
         await self._control.boundary()
@@ -186,13 +185,20 @@ class SessionContext(Speaking):
         by = self.input.by if self.input is not None else None
         return Target(user=by.id) if by is not None and by.kind == "user" else Target()
 
-    async def _permit(self, call_id: str, name: str, args: Mapping[str, Any]) -> None:
+    async def _permitted(self, call_id: str, name: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The arguments that people allow. Raises ToolFailed (`rejected`)."""
         decision = await self.approve(
-            f"Run {name}?", details={"name": name, "args": args}, key=f"tool:{name}", call_key=f"permit:{call_id}"
+            f"Run {name}?",
+            details={"name": name, "args": args},
+            key=f"tool:{name}",
+            response_schema={"type": "object"},
+            tool_call_id=call_id,
+            call_key=f"permit:{call_id}",
         )
         if not decision.allowed:
             self._begin_call()
             await tools.reject(self._scope, call_id, name, args)
+        return args if decision.payload is None else dict(decision.payload)
 
     # --- approvals and questions ---------------------------------------------------------------------------------------
 
@@ -208,6 +214,7 @@ class SessionContext(Speaking):
         quorum: int = 1,
         key: str | None = None,
         response_schema: Mapping[str, Any] | None = None,
+        tool_call_id: str | None = None,
         call_key: str | None = None,
     ) -> Decision:
         """Asks the people for a decision, and returns it.
@@ -215,15 +222,16 @@ class SessionContext(Speaking):
         At `expires_s` the `default` counts; without it, it waits for ever. With `roles`, only who has one of them may
         decide; `quorum` of them must allow. `key` names what the "always" options are remembered for in this session:
         what was decided for always is not asked again; without a key they are not offered. `response_schema` says what a
-        payload (edited arguments) must be. `call_key` names this very question for a later attempt of the run. Raises
-        TooManyCalls.
+        payload (edited arguments) must be; `tool_call_id` is the call that it is about. `call_key` names this very
+        question for a later attempt of the run. Raises TooManyCalls, ContentTooLarge, SchemaInvalid.
         """
         await self._control.boundary()
-        known = approvals.remembered(self._scope, key)
-        if known is not None:
-            return known
         offered = tuple(o for o in options if key is not None or not o.endswith("_always"))
         id_ = self._call_ids.name("apr", [message, details, offered, list(roles), quorum], call_key)
+        known = approvals.remembered(self._scope, key)
+        if known is not None and id_ not in self.state.approvals:
+            return known
+        approvals.check_schema(response_schema)
         self._end_texts()
         request = ApprovalRequested(
             id_,
@@ -232,6 +240,7 @@ class SessionContext(Speaking):
             offered,
             default,
             expires_at=approvals.expiry(expires_s),
+            tool_call_id=tool_call_id,
             key=key,
             roles=tuple(roles) or None,
             quorum=quorum,
@@ -251,9 +260,10 @@ class SessionContext(Speaking):
     ) -> Any:
         """Asks the people a question, and returns the answer, which is as `schema` (JSON Schema) says.
 
-        Raises NoAnswer (declined, expired, cancelled), TooManyCalls.
+        Raises NoAnswer (declined, expired, cancelled), TooManyCalls, ContentTooLarge, SchemaInvalid.
         """
         await self._control.boundary()
+        approvals.check_schema(schema)
         id_ = self._call_ids.name("apr", [message, schema, list(roles)], key)
         self._end_texts()
         request = approvals.question(id_, message, schema, roles=tuple(roles), expires_s=expires_s)
@@ -304,8 +314,14 @@ class SessionContext(Speaking):
             async with self._waiting():
                 text = await asking.answer(self._scope, input_id, agent, now_ms() + int(timeout_s * 1000))
         except asyncio.CancelledError:
-            # Given up by the author, or the run is being stopped: either way nobody waits for it.
-            asking.give_up(self._scope, input_id)
+            # Given up by the author: nobody waits for it any more. But a run that is left to another worker still does,
+            # and one that ends takes what it asked for with it.
+            if not self._control.stopping:
+                asking.give_up(self._scope, input_id)
+            raise
+        except AskFailed:
+            # It may have been cancelled because this run is.
+            await self._control.boundary()
             raise
         await self._control.boundary()
         return text

@@ -20,6 +20,8 @@ class RunControl:
         self._going.set()
         self.at_boundary = asyncio.Event()
         """Set when the agent has come to where the run is to be stopped."""
+        self.stopping = False
+        """The agent's task is being cancelled from outside: not by its author."""
         self.ended = False
         self.said = 0
         """Pieces of text said so far, for an estimate of what a pause has saved."""
@@ -88,7 +90,8 @@ class RunControl:
         """A place where the run may be stopped or held. Does not return if it is stopped: the task is cancelled."""
         await self.pass_through()
         cancel = self._cancelled()
-        if cancel is not None and cancel.mode == "after_step":
+        if cancel is not None:
+            # With "immediate", the task is about to be cancelled anyway: nothing more is to be done in this run.
             self.at_boundary.set()
             await asyncio.Event().wait()
 

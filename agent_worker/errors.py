@@ -10,7 +10,7 @@ class RunEnded(AntiphonError):
 
 
 class ContentTooLarge(AntiphonError):
-    """An event is larger than the log takes; nothing of it was stored. Unhandled, it ends the run."""
+    """An event is larger than the log takes (256 KiB), or no JSON; nothing of it was stored. Unhandled, it ends the run."""
 
 
 class TooManyCalls(AntiphonError):
@@ -50,7 +50,7 @@ class NobodyCame(AntiphonError):
 class AskFailed(AntiphonError):
     """Another agent gave no answer.
 
-    `code` is ask_cycle, ask_depth, ask_fan_out, timeout, cancelled, refused or error (its run failed).
+    `code` is bad_name, ask_cycle, ask_depth, ask_fan_out, timeout, cancelled, refused or error (its run failed).
     """
 
     def __init__(self, agent: str, code: str) -> None:

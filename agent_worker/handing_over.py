@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import NoReturn
 
 from agent_worker.errors import NobodyCame
 from agent_worker.scope import LaneScope, now_ms
+from broker.errors import Unavailable
 from broker.events import HandoffExpired, HandoffRequested
 from broker.state import SessionState
 
 
 async def request(scope: LaneScope, event: HandoffRequested) -> None:
-    """Asks, unless an earlier attempt of the run has, and lets the operators know. Raises NobodyCame, LogError."""
+    """Asks, unless an earlier attempt of the run has, and lets the operators know. Raises NobodyCame, ContentTooLarge, LogError."""
     if event.handoff_id not in scope.state.handoffs:
-        scope.writer.record(event)
+        scope.record(event)
         await scope.stored()
     if event.handoff_id not in scope.state.handoffs:
         raise NobodyCame("another hand-over waits in this lane already")
-    await scope.services.directory.note("handoff", event.to, scope.subjects.session, now_ms())
+    with contextlib.suppress(Unavailable):  # the directory is an aid
+        await scope.services.directory.note("handoff", event.to, scope.subjects.session, now_ms())
 
 
 async def outcome(scope: LaneScope, event: HandoffRequested) -> NoReturn:
@@ -30,7 +33,8 @@ async def outcome(scope: LaneScope, event: HandoffRequested) -> NoReturn:
     known = scope.state.handoffs.get(event.handoff_id, known)
     if known.status != "expired":
         await scope.until(lambda _: None)
-    await scope.services.directory.forget("handoff", event.to, scope.subjects.session)
+    with contextlib.suppress(Unavailable):
+        await scope.services.directory.forget("handoff", event.to, scope.subjects.session)
     raise NobodyCame(f"nobody with the role {event.to!r} took the lane in time")
 
 

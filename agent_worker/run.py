@@ -173,6 +173,7 @@ class RunExecution:
         """Cancels the agent's function. One that does not return is left alone, and can say nothing more."""
         ctx.cancel_reason = self._cancel_of(run)
         services = self.scope.services
+        control.stopping = True
         control.go_on()
         agent.cancel()
         _, pending = await asyncio.wait({agent}, timeout=services.settings.cancel_grace_s)

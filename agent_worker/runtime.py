@@ -16,6 +16,7 @@ from broker.interfaces import Job, JobSource
 _log = structlog.get_logger("antiphon.worker")
 
 _AWAY_WAIT_S = 0.5
+_DRAIN_LOOK_S = 0.2
 
 
 class Worker:
@@ -119,6 +120,8 @@ class Worker:
             await job.give_back()
 
     async def _drain(self) -> None:
-        """Waits for runs to end, for as long as the settings allow."""
-        if self._lanes:
-            await asyncio.wait(self._lanes, timeout=self._services.settings.worker_drain_s)
+        """Waits for runs to end, for as long as the settings allow. Those that wait for people are not waited for."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._services.settings.worker_drain_s
+        while any(owner.slot.held for owner in self._owners.values()) and loop.time() < deadline:
+            await asyncio.wait(self._lanes, timeout=min(_DRAIN_LOOK_S, deadline - loop.time()))

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent_worker.config import WorkerSettings
 from agent_worker.metrics import WorkerMetrics
+from agent_worker.sizes import check_size
 from agent_worker.slots import Slot
 from agent_worker.writer import LaneWriter
-from broker.events import Entry, Participant
+from broker.events import Entry, Event, Participant
 from broker.interfaces import Directory, JobQueue, Presence, SessionLog
 from broker.loading import Loaded, read_entry
 from broker.state import SessionState
@@ -60,6 +61,11 @@ class LaneScope:
     def owned(self) -> bool:
         """Nobody has claimed the lane since, as far as the state goes."""
         return self.state.lane(self.lane).fence == self.fence
+
+    def record(self, event: Event) -> None:
+        """Writes an event of the agent's own. Raises ContentTooLarge, LogError."""
+        check_size(event)
+        self.writer.record(event)
 
     async def stored(self) -> None:
         """Returns when everything said so far is stored and folded. Raises LogError."""

@@ -31,6 +31,11 @@ class Slot:
         self._slots = slots
         self._held = True
 
+    @property
+    def held(self) -> bool:
+        """Something is at work in the lane."""
+        return self._held
+
     async def hold(self) -> None:
         """Returns when the slot is held (again). Safe to cancel."""
         if not self._held:

@@ -10,10 +10,8 @@ from typing import Any
 import orjson
 
 from agent_worker.control import RunControl
-from agent_worker.errors import ContentTooLarge
-from agent_worker.lane import EVENT_BYTES_MAX
+from agent_worker.sizes import check_size
 from agent_worker.writer import LaneWriter
-from broker.codec import event_to_wire
 from broker.events import (
     Event,
     OtherEvent,
@@ -103,11 +101,13 @@ class Speaking:
         await self._control.boundary()
         self._end_texts()
         id_ = tool_call_id or self._new_id("call")
+        requested = ToolRequested(id_, name, args, "agent")
+        check_size(requested)
         self._writer.open(ToolCallStart(id_, name), id_, "tool_call")
         await self._writer.text(id_, orjson.dumps(args).decode())
         self._writer.close(id_)
         self._control.called = True
-        self._writer.record(ToolRequested(id_, name, args, "agent"))
+        self._writer.record(requested)
         return id_
 
     async def tool_result(self, tool_call_id: str, content: str) -> None:
@@ -134,11 +134,7 @@ class Speaking:
 
     async def _record(self, event: Event) -> None:
         self._control.check()
-        size = len(orjson.dumps(event_to_wire(event)))
-        if size > EVENT_BYTES_MAX:
-            raise ContentTooLarge(
-                f"the event has {size} bytes, the limit is {EVENT_BYTES_MAX}: keep the data elsewhere"
-            )
+        check_size(event)
         self._writer.record(event)
         await self._writer.room()
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from agent_worker.errors import ArgumentsInvalid, ToolFailed, TooManyCalls
-from agent_worker.lane import EVENT_BYTES_MAX
 from agent_worker.scope import LaneScope, now_ms
+from agent_worker.sizes import check_size
 from broker import endings
 from broker.errors import ToolErrorCode
 from broker.events import (
@@ -64,25 +64,23 @@ class ClientCall:
     target: Target
     deadline_s: float
     idempotent: bool
-    declaration: ToolDeclaration | None
 
 
-def check_arguments(call: ClientCall) -> None:
-    """Raises ArgumentsInvalid if the arguments are not as the client's declaration says."""
-    if call.declaration is None or call.declaration.parameters is None:
-        return
-    try:
-        problem = Schema(call.declaration.parameters).problem(call.args)
-    except SchemaInvalid as error:
-        raise ArgumentsInvalid(call.name, "", str(error)) from None
-    if problem is not None:
-        raise ArgumentsInvalid(call.name, problem.path, problem.message)
+def check_arguments(name: str, args: Mapping[str, Any], declared: Sequence[ToolDeclaration]) -> None:
+    """Raises ArgumentsInvalid if the arguments are not as one of the clients' declarations says."""
+    for declaration in declared:
+        if declaration.parameters is None:
+            continue
+        try:
+            problem = Schema(declaration.parameters).problem(args)
+        except SchemaInvalid as error:
+            raise ArgumentsInvalid(name, "", str(error)) from None
+        if problem is not None:
+            raise ArgumentsInvalid(name, problem.path, problem.message)
 
 
-async def request(scope: LaneScope, call: ClientCall) -> None:
-    """Writes the call, unless an earlier attempt of the run has. Raises TooManyCalls, LogError."""
-    if call.id in scope.state.calls:
-        return
+async def request(scope: LaneScope, call: ClientCall, declared: Sequence[ToolDeclaration]) -> None:
+    """Writes the call. Raises TooManyCalls, ContentTooLarge, LogError."""
     now = now_ms()
     targeted = call.target.user is not None or call.target.device is not None
     grace_s = call.target.grace_s
@@ -98,15 +96,14 @@ async def request(scope: LaneScope, call: ClientCall) -> None:
             device=call.target.device,
             any_after=now + int(grace_s * 1000) if targeted and grace_s is not None else None,
             deadline=now + int(call.deadline_s * 1000),
-            result_schema=None if call.declaration is None else call.declaration.result,
+            result_schema=next((d.result for d in declared if d.result is not None), None),
         ),
     )
 
 
 async def _announce(scope: LaneScope, event: ToolRequested) -> Call:
+    check_size(event)
     text = orjson.dumps(event.args).decode()
-    if len(text) > EVENT_BYTES_MAX:
-        raise ArgumentsInvalid(event.name, "", f"they have {len(text)} bytes, the limit is {EVENT_BYTES_MAX}")
     scope.writer.open(ToolCallStart(event.tool_call_id, event.name), event.tool_call_id, "tool_call")
     await scope.writer.text(event.tool_call_id, text)
     scope.writer.close(event.tool_call_id)
@@ -175,9 +172,15 @@ def _answer_once(scope: LaneScope, call: Call, content: str) -> None:
         _answer(scope, call.id, content)
 
 
-def _answer(scope: LaneScope, call_id: str, content: str, *, json: bool = False) -> None:
-    extra = {"json": True} if json else {}
-    scope.writer.record(ToolCallResult(f"res_{call_id}", call_id, content, extra=extra))
+def _answer(scope: LaneScope, call_id: str, content: str) -> None:
+    scope.writer.record(ToolCallResult(f"res_{call_id}", call_id, content))
+
+
+def _own_answer(call_id: str, result: Any) -> ToolCallResult:
+    """Text as it is; anything else as JSON, marked so that it is read back as what it was."""
+    if isinstance(result, str):
+        return ToolCallResult(f"res_{call_id}", call_id, result)
+    return ToolCallResult(f"res_{call_id}", call_id, orjson.dumps(result).decode(), extra={"json": True})
 
 
 async def reject(scope: LaneScope, call_id: str, name: str, args: Mapping[str, Any]) -> None:
@@ -211,16 +214,16 @@ async def run_own(
     key = f"{scope.subjects.session}/{call.write_id}"
     try:
         result = await function(Invocation(name, args, call_id, key))
+        answer = _own_answer(call_id, result)
+        check_size(answer)
     except Exception as error:
+        # What the tool raised, or gave back, cannot be its result: the call ends with the kind of error.
         code = ToolErrorCode.ERROR.value
         scope.writer.record(ToolFailedEvent(call_id, code))
         _answer(scope, call_id, endings.error_content(code, type(error).__name__))
         await scope.stored()
         raise
-    content = result if isinstance(result, str) else orjson.dumps(result).decode()
-    if len(content.encode()) > EVENT_BYTES_MAX:
-        raise ToolFailed(name, ToolErrorCode.ERROR.value, f"the result is larger than {EVENT_BYTES_MAX} bytes")
-    _answer(scope, call_id, content, json=not isinstance(result, str))
+    scope.writer.record(answer)
     await scope.stored()
     return result
 

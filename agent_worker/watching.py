@@ -38,14 +38,10 @@ class RunPresence:
     async def watchers(self) -> tuple[Present, ...]:
         return tuple(p for p in (await self.watch()).participants if p.watching)
 
-    async def tool(self, name: str) -> ToolDeclaration | None:
-        """A tool as one of those present declares it."""
-        for participant in (await self.watch()).participants:
-            for device in participant.devices:
-                for tool in device.tools:
-                    if tool.name == name:
-                        return tool
-        return None
+    async def tools(self, name: str) -> tuple[ToolDeclaration, ...]:
+        """A tool as those present declare it."""
+        devices = [device for p in (await self.watch()).participants for device in p.devices]
+        return tuple(tool for device in devices for tool in device.tools if tool.name == name)
 
 
 class CostControl:
@@ -69,11 +65,11 @@ class CostControl:
             while True:
                 config = self._scope.state.config
                 if config.when_unwatched == "continue":
-                    self._go_on()
+                    await self._go_on()
                     await self._scope.until(lambda state, known=config: True if state.config != known else None)  # type: ignore[misc]
                 elif await self._watched_or_waiting():
                     self._unwatched_since = None
-                    self._go_on()
+                    await self._go_on()
                     await self._next_change(None)
                 elif await self._time_is_up(config):
                     if config.when_unwatched == "stop":
@@ -106,12 +102,15 @@ class CostControl:
             self._scope.writer.record(SessionStateChanged("paused", "unwatched"))
 
     def _hold(self) -> None:
+        """Nothing is at work meanwhile, so the slot is somebody else's."""
         self._held_since = time.monotonic()
         self._control.hold()
+        self._scope.slot.give()
         self._scope.services.metrics.paused.inc()
 
-    def _go_on(self) -> None:
+    async def _go_on(self) -> None:
         if self._held_since is not None:
+            await self._scope.slot.hold()
             self._account()
             self._scope.writer.record(SessionStateChanged("running", "watched"))
             self._control.go_on()

@@ -122,7 +122,7 @@ def _checkpoint_from_wire(wire: dict[str, Any]) -> Checkpoint:
 
 def _lane_to_wire(lane: Lane) -> dict[str, Any]:
     owner = None if lane.owner is None else participant_to_wire(lane.owner)
-    return {"fence": lane.fence, "owner": owner, "n": lane.last_n, "can": list(lane.can)}
+    return {"fence": lane.fence, "owner": owner, "n": lane.last_n, "can": list(lane.can), "pool": lane.pool}
 
 
 def _lane_from_wire(wire: dict[str, Any]) -> Lane:
@@ -131,6 +131,7 @@ def _lane_from_wire(wire: dict[str, Any]) -> Lane:
         owner=participant_from_wire(wire["owner"]),
         last_n=int(wire["n"]),
         can=tuple(wire["can"]),
+        pool=wire["pool"],
     )
 
 

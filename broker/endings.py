@@ -86,7 +86,7 @@ async def call_endings(log: SessionLog, subjects: SessionSubjects, state: Sessio
 
 def abandoned_code(call: Call) -> ToolErrorCode:
     """How an open call ends when its run is stopped: what nobody has claimed has not been executed."""
-    nobody = call.executor == "client" and call.claim is None
+    nobody = call.executor == "client" and not call.claims
     return ToolErrorCode.NOT_RUN if nobody else ToolErrorCode.OUTCOME_UNKNOWN
 
 

@@ -141,7 +141,8 @@ class OpenStream:
 class Lane:
     """A writer's place. `fence` is the sequence of its last ownership record, `last_n` the last write under it.
 
-    `can` is what the owner said that its agent takes; `paused` is why the run is held.
+    `can` is what the owner said that its agent takes; `paused` is why the run is held; `pool` is whose workers had the last
+    run (None: the default ones).
     """
 
     fence: int = 0
@@ -151,6 +152,7 @@ class Lane:
     streams: Mapping[str, OpenStream] = field(default_factory=dict)
     can: tuple[str, ...] = ()
     paused: str | None = None
+    pool: str | None = None
 
     @property
     def human(self) -> Participant | None:

@@ -153,6 +153,6 @@ def returned(state: SessionState, seq: int, entry: Entry, event: HandoffReturned
     if not event.note or event.input_id in state.seen:
         return state
     state = replace(state, seen=state.seen.add(event.input_id))
-    return replace(
-        state, inputs=(*state.inputs, QueuedInput(event.input_id, seq, entry.ts, entry.by, event.note, lane=event.lane))
-    )
+    pool = state.lane(event.lane).pool
+    queued = QueuedInput(event.input_id, seq, entry.ts, entry.by, event.note, lane=event.lane, pool=pool)
+    return replace(state, inputs=(*state.inputs, queued))

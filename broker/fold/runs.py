@@ -23,7 +23,7 @@ def started(state: SessionState, seq: int, lane_name: str, event: RunStarted) ->
     run = Run(event.run_id, lane_name, input_id, seq, cancel=cancelled)
     if queued is not None:
         run = replace(run, parent=queued.parent, agent=queued.agent, pool=queued.pool, detached=queued.detached)
-    return with_lane(with_run(state, run), lane_name, replace(lane, run=event.run_id, paused=None))
+    return with_lane(with_run(state, run), lane_name, replace(lane, run=event.run_id, paused=None, pool=run.pool))
 
 
 def taken_over(state: SessionState, lane_name: str, event: RunTakenOver) -> SessionState:

@@ -29,7 +29,8 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
-async def stack(tmp_path: Path, nats_server: NatsNode) -> AsyncIterator[Stack]:
+async def hasty(tmp_path: Path, nats_server: NatsNode) -> AsyncIterator[Stack]:
+    """A stack whose leases are short: a dead worker is replaced soon."""
     async with Stack(tmp_path / "stack", nats_server.url, lease_s=1.0) as running:
         yield running
 
@@ -62,9 +63,9 @@ async def _abort_ms(stopping: Wire, watching: Wire, place: Place, input_id: str)
     return took_s * 1000
 
 
-async def test_acknowledged_or_refused_with_a_reason(stack: Stack, figure: Figure) -> None:
-    one, two = await stack.start(2, workers=0)
-    token, place = stack.token(), Place("told", frames=[])
+async def test_acknowledged_or_refused_with_a_reason(hasty: Stack, figure: Figure) -> None:
+    one, two = await hasty.start(2, workers=0)
+    token, place = hasty.token(), Place("told", frames=[])
     async with await Wire.open(one.url, token) as near, await Wire.open(two.url, token) as far:
         await far.subscribe(place)
 
@@ -73,7 +74,7 @@ async def test_acknowledged_or_refused_with_a_reason(stack: Stack, figure: Figur
             await near.input("told", input_id, STREAM)
         await refused(far, "run_not_found", "run.cancel", session="told", runId="run_x")
         assert await _stop(far, "a") == await _stop(near, "a") == "cancelled"
-        first = await stack.worker()
+        first = await hasty.worker()
         await far.follow(place, lambda p: len(p.answer("run_b")) >= 20)
         assert place.started == ["run_b"]
 
@@ -97,12 +98,14 @@ async def test_acknowledged_or_refused_with_a_reason(stack: Stack, figure: Figur
         # Its worker is dead, and no other alive.
         await first.kill()
         assert await _stop(far, "e") == await _stop(near, "e") == "cancelling"
-        await stack.worker()
+        await hasty.worker()
         await far.follow(place, lambda p: "run_e" in p.ended)
     assert place.started == [f"run_{i}" for i in "bde"]
     assert place.applied == list("bde")
     _check_cancelled(place, ["run_b", "run_e"], others={"run_d": "success"})
-    figure("acknowledged before start, in the queue, twice at once, with no worker; an unknown and an ended run refused")
+    figure(
+        "acknowledged before start, in the queue, twice at once, with no worker; an unknown and an ended run refused"
+    )
 
 
 async def test_after_the_step(stack: Stack, figure: Figure) -> None:
@@ -137,11 +140,11 @@ async def test_after_the_step(stack: Stack, figure: Figure) -> None:
     figure(f"after_step ended {len(runs)} runs with whole steps; `immediate` outdid it in a step without end")
 
 
-async def test_the_worker_is_killed_when_the_stop_is_acknowledged(stack: Stack, figure: Figure) -> None:
+async def test_the_worker_is_killed_when_the_stop_is_acknowledged(hasty: Stack, figure: Figure) -> None:
     """Every other time it cannot have begun to stop; else it may be anywhere on the way."""
-    gateways = await stack.start(2, workers=2)
-    workers = [process for process in stack.processes if process.name.startswith("worker")]
-    token, place = stack.token(), Place("killed", frames=[])
+    gateways = await hasty.start(2, workers=2)
+    workers = [process for process in hasty.processes if process.name.startswith("worker")]
+    token, place = hasty.token(), Place("killed", frames=[])
     async with await Wire.open(gateways[0].url, token) as near, await Wire.open(gateways[1].url, token) as far:
         await near.subscribe(place)
         for i in range(KILLED_RUNS):
@@ -155,7 +158,7 @@ async def test_the_worker_is_killed_when_the_stop_is_acknowledged(stack: Stack, 
             await owner.kill()
             workers.remove(owner)
             async with asyncio.TaskGroup() as tasks:
-                new = tasks.create_task(stack.worker())
+                new = tasks.create_task(hasty.worker())
                 tasks.create_task(near.follow(place, lambda p, run=run: run in p.ended))  # type: ignore[misc]
             workers.append(new.result())
     _check_cancelled(place, [f"run_i{i}" for i in range(KILLED_RUNS)])
@@ -214,9 +217,7 @@ def _check_cancelled(
 
 def _steps(place: Place, run: str) -> tuple[int, int]:
     """Steps of a run that have begun and ended."""
-    kinds = [
-        event["type"] for frame in place.frames or () if frame.get("run") == run for event in frame["events"]
-    ]
+    kinds = [event["type"] for frame in place.frames or () if frame.get("run") == run for event in frame["events"]]
     return kinds.count("STEP_STARTED"), kinds.count("STEP_FINISHED")
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +27,9 @@ from tests.support.stack import Process, Stack
 MODES = (None, "auto", "inject", "enqueue", "interrupt", "rollback", "reject")
 SESSIONS = {"steered": {}, "newest": {"coalesce": "latest", "maxQueue": 6}}
 SENDERS, INPUTS = 4, 40
-KILL_EVERY_S = 1.0
-KILLS_MIN = 4
+PAUSE_S = 0.12
+KILL_EVERY, KILLS_MIN = 50, 4
+"""After so many inputs a worker is killed; fewer than that many times only if none is left."""
 AGENTS = "tests.support.agents_steering"
 REFUSALS = {"queue_full", "busy", "cannot_inject"}
 
@@ -70,6 +71,11 @@ class Reader:
 
     async def reached(self, seq: int) -> None:
         await self.until(lambda _: self.place.last >= seq)
+
+    async def settled(self, input_ids: Iterable[str], wait_s: float = WAIT_S) -> None:
+        """Reads on until all these inputs have an end, nothing runs or waits, and the worker has gone."""
+        wanted = set(input_ids)
+        await self.until(lambda state: quiet(state) and wanted <= self.fates.keys(), wait_s)
 
     def take(self, frame: Frame) -> None:
         if frame.get("session") != self.place.session:
@@ -165,18 +171,17 @@ class Crew:
     async def hire(self) -> None:
         self.workers.append(await self.stack.worker(f"{AGENTS}:{self.agent}", pool=self.pool))
 
+    async def kill_owner_of(self, session: str) -> None:
+        """Kill -9 of the worker that was last at work in a session, with another one to come."""
+        if self.workers:
+            await self.kill(owner_of(self.workers, session))
+
     async def kill(self, worker: Process) -> None:
         """Kill -9, with another one to come."""
         self.workers.remove(worker)
         await worker.kill()
         self.killed += 1
         await self.hire()
-
-    async def kill_owners_of(self, sessions: Sequence[str], rng: random.Random) -> None:
-        """Kills who works in one of the sessions, every `KILL_EVERY_S`, until cancelled."""
-        while True:
-            await asyncio.sleep(KILL_EVERY_S)
-            await self.kill(owner_of(self.workers, rng.choice(sessions)))
 
 
 # --- the tests -----------------------------------------------------------------------------------------------------------
@@ -191,20 +196,33 @@ class Ledger:
     taken_back: set[str] = field(default_factory=set)
 
 
+@dataclass(slots=True)
+class Killer:
+    """Kills a worker in the middle of its work whenever `KILL_EVERY` more inputs have been sent."""
+
+    crew: Crew
+    rng: random.Random
+    tasks: asyncio.TaskGroup
+    sent: int = 0
+
+    def note(self) -> None:
+        self.sent += 1
+        if self.sent % KILL_EVERY == 0:
+            self.tasks.create_task(self.crew.kill_owner_of(self.rng.choice(list(SESSIONS))))
+
+
 async def test_never_silently_lost(stack: Stack, figure: Figure, seed: int) -> None:
     gateways = await stack.start(2, workers=0)
-    crew, rng = Crew(stack, "stepper"), random.Random(seed)
-    await crew.start(3)
-    told: Counter[str] = Counter()
+    crew, told = Crew(stack, "stepper"), Counter[str]()
+    await crew.start(4)
     async with asyncio.TaskGroup() as tasks:
-        killing = tasks.create_task(crew.kill_owners_of(list(SESSIONS), rng))
-        async with asyncio.TaskGroup() as sessions:
-            for session in SESSIONS:
-                sessions.create_task(_steer(stack, gateways, session, random.Random(f"{seed}-{session}"), told))
-        killing.cancel()
+        killer = Killer(crew, random.Random(seed), tasks)
+        for session in SESSIONS:
+            steering = _Steering(stack, gateways, session, random.Random(f"{seed}-{session}"), killer)
+            tasks.create_task(steering.run(told))
     assert crew.killed >= KILLS_MIN
     assert told["applied"] > told["injected"] > 0
-    figure(f"{told.total() - told['injected']} inputs in all modes, {crew.killed} workers killed: {_said(told)}; 0 lost")
+    figure(f"{killer.sent} inputs in all modes, {crew.killed} workers killed: {_said(told)}; 0 lost, seed {seed}")
 
 
 def _said(told: Counter[str]) -> str:
@@ -212,56 +230,66 @@ def _said(told: Counter[str]) -> str:
     return ", ".join(parts) + f" ({told['injected']} injected)"
 
 
-async def _steer(
-    stack: Stack, gateways: list[Process], session: str, rng: random.Random, told: Counter[str]
-) -> None:
+@dataclass(slots=True)
+class _Steering:
     """Senders at both gateways steer a session; then each input is looked for."""
-    one, two = gateways[0].url, gateways[1].url
-    ledger, token = Ledger(), stack.token()
-    async with reading(one, token, session) as first, reading(two, token, session) as second:
-        await first.wire.command("session.create", session=session, config=SESSIONS[session])
-        async with asyncio.TaskGroup() as tasks:
-            for i in range(SENDERS):
-                user, url = f"user-{i}", (one, two)[i % 2]
-                sender = _send_inputs(url, stack.token(user), session, user, random.Random(rng.random()), ledger)
-                tasks.create_task(sender)
-        for reader in (first, second):
-            await reader.until(lambda state, r=reader: quiet(state) and set(ledger.accepted) <= set(r.fates), 60.0)
-        await agree((first, second), gateways[0].url, token)
-        _settle(first, ledger, told)
-        await _ask_again(second.wire, session, ledger, first.fates, rng)
-        await second.reached(first.place.last)
-        assert second.user_messages() == first.user_messages()
 
+    stack: Stack
+    gateways: list[Process]
+    session: str
+    rng: random.Random
+    killer: Killer
+    ledger: Ledger = field(default_factory=Ledger)
 
-async def _send_inputs(
-    url: str, token: str, session: str, user: str, rng: random.Random, ledger: Ledger
-) -> None:
-    """Sends inputs in random modes; sometimes takes the last one back, or stops its run."""
-    async with await Wire.open(url, token) as wire:
-        for i in range(INPUTS):
-            input_id, mode = f"{user}-{i}", rng.choice(MODES)
-            fields = {} if mode is None else {"mode": mode}
-            try:
-                reply = await wire.command("input.send", session=session, inputId=input_id, content=input_id, **fields)
-                ledger.accepted[input_id] = reply
-                assert reply["status"] in ("queued", "applied", "ended", "cancelled"), reply
-            except Refusal as refusal:
-                ledger.refused[input_id] = refusal.code
-            if rng.random() < 0.1:
-                await _take_back(wire, session, input_id, ledger)
-            await asyncio.sleep(rng.expovariate(1 / 0.12))
+    async def run(self, told: Counter[str]) -> None:
+        one, two = (gateway.url for gateway in self.gateways)
+        token, session = self.stack.token(), self.session
+        async with reading(one, token, session) as first, reading(two, token, session) as second:
+            await first.wire.command("session.create", session=session, config=SESSIONS[session])
+            async with asyncio.TaskGroup() as tasks:
+                for i in range(SENDERS):
+                    tasks.create_task(self._send_all((one, two)[i % 2], f"user-{i}", random.Random(self.rng.random())))
+            for reader in (first, second):
+                await reader.settled(self.ledger.accepted, 60.0)
+            await agree((first, second), one, token)
+            _settle(first, self.ledger, told)
+            await _ask_again(second.wire, session, self.ledger, first.fates, self.rng)
+            await second.reached(first.place.last)
+            assert second.user_messages() == first.user_messages()
 
+    async def _send_all(self, url: str, user: str, rng: random.Random) -> None:
+        """Sends inputs in random modes; sometimes takes the last one back."""
+        async with await Wire.open(url, self.stack.token(user)) as wire:
+            for i in range(INPUTS):
+                input_id = f"{user}-{i}"
+                await self._send(wire, input_id, rng.choice(MODES))
+                self.killer.note()
+                if rng.random() < 0.1:
+                    await self._take_back(wire, input_id)
+                await asyncio.sleep(rng.expovariate(1 / PAUSE_S))
 
-async def _take_back(wire: Wire, session: str, input_id: str, ledger: Ledger) -> None:
-    """Acknowledged, or refused with the reason: it has been applied, or never was there."""
-    try:
-        reply = await wire.command("input.cancel", session=session, inputId=input_id)
-        assert reply["status"] == "cancelled"
-        ledger.taken_back.add(input_id)
-    except Refusal as refusal:
-        wanted = "input_not_found" if input_id in ledger.refused else "input_already_applied"
-        assert refusal.code == wanted
+    async def _send(self, wire: Wire, input_id: str, mode: str | None) -> None:
+        fields = {"session": self.session, "inputId": input_id, "content": input_id}
+        try:
+            reply = await wire.command("input.send", **fields, **({} if mode is None else {"mode": mode}))
+        except Refusal as refusal:
+            self.ledger.refused[input_id] = refusal.code
+            return
+        self.ledger.accepted[input_id] = reply
+        assert reply["status"] in ("queued", "applied", "ended", "cancelled"), reply
+
+    async def _take_back(self, wire: Wire, input_id: str) -> None:
+        """Acknowledged, or refused with the reason: it has been applied, or never was there."""
+        code = None
+        try:
+            reply = await wire.command("input.cancel", session=self.session, inputId=input_id)
+        except Refusal as refusal:
+            code = refusal.code
+        else:
+            assert reply["status"] == "cancelled"
+            self.ledger.taken_back.add(input_id)
+        refused = input_id in self.ledger.refused
+        assert code == "input_not_found" if refused else code in (None, "input_already_applied")
 
 
 def _settle(reader: Reader, ledger: Ledger, told: Counter[str]) -> None:
@@ -283,13 +311,13 @@ def _settle(reader: Reader, ledger: Ledger, told: Counter[str]) -> None:
             told["injected"] += fate.run != f"run_{input_id}"
     assert set(applied) <= set(ledger.accepted)
     assert len(ledger.accepted) + len(ledger.refused) == SENDERS * INPUTS
-    events = Counter(e["inputId"] for f in reader.place.frames or () for e in f["events"] if e["type"] == "input.applied")
+    events = Counter(
+        e["inputId"] for f in reader.place.frames or () for e in f["events"] if e["type"] == "input.applied"
+    )
     assert {input_id for input_id in events if reader.fates[input_id].status == "applied"} == set(applied)
 
 
-async def _ask_again(
-    wire: Wire, session: str, ledger: Ledger, fates: dict[str, InputFate], rng: random.Random
-) -> None:
+async def _ask_again(wire: Wire, session: str, ledger: Ledger, fates: dict[str, InputFate], rng: random.Random) -> None:
     """Sent again, an input counts once, and the reply says what became of it."""
     for input_id in rng.sample(sorted(ledger.accepted), 20):
         reply = await wire.command("input.send", session=session, inputId=input_id, content="something else")
@@ -320,12 +348,14 @@ async def test_pending_until_somebody_decides(stack: Stack, figure: Figure, agen
         assert (again["status"], again["reason"], again["duplicate"]) == ("pending", "approval", True)
         await far.wire.command("approval.respond", session=session, approvalId=approval_id, option="allow_once")
         for reader in (near, far):
-            await reader.until(lambda state, r=reader: quiet(state) and {"a", "b1", "b2"} <= set(r.fates))
+            await reader.settled(("a", "b1", "b2"))
         await agree((near, far), two.url, token)
     assert near.user_messages() == ["a", "b1", "b2"]
     runs = [near.fates[input_id].run for input_id in ("a", "b1", "b2")]
     assert runs == ["run_a", "run_a" if agent == "patient_asker" else "run_b1", "run_b2"]
-    figure(f"{agent}: inputs behind an approval are pending, and applied once it is decided, after its worker was killed")
+    figure(
+        f"{agent}: inputs behind an approval are pending, and applied once it is decided, after its worker was killed"
+    )
 
 
 async def test_refused_with_the_reason(stack: Stack, figure: Figure) -> None:

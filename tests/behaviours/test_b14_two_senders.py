@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.state import SessionState
 from tests.behaviours.conftest import Figure
-from tests.behaviours.test_b12_steering_receipts import Crew, Reader, agree, quiet, reading
+from tests.behaviours.test_b12_steering_receipts import Crew, Reader, agree, reading
 from tests.support.nats import NatsNode
 from tests.support.place import Frame
 from tests.support.rawclient import Refusal
@@ -26,11 +25,12 @@ OVERTAKING = ("interrupt", "rollback")
 pytestmark = pytest.mark.timeout(180)
 
 
-@pytest.fixture
-async def stack(tmp_path: Path, nats_server: NatsNode) -> AsyncIterator[Stack]:
+@pytest.fixture(params=[3.0])
+async def stack(request: pytest.FixtureRequest, tmp_path: Path, nats_server: NatsNode) -> AsyncIterator[Stack]:
+    """With a lease of that many seconds."""
     # Runs lose worker after worker here: none is to be given up for it.
     env = {"POOLS": "plain,steerable", "MAX_ATTEMPTS": "1000"}
-    async with Stack(tmp_path / "stack", nats_server.url, lease_s=1.0, env=env) as running:
+    async with Stack(tmp_path / "stack", nats_server.url, lease_s=request.param, env=env) as running:
         yield running
 
 
@@ -67,7 +67,9 @@ class Case:
         return "cannot_inject" if self.mode == "inject" and self.agent == "plain" else None
 
 
-CASES = [Case(mode, agent, by_message) for mode in MODES for agent in ("plain", "steerable") for by_message in (False, True)]
+CASES = [
+    Case(mode, agent, by_message) for mode in MODES for agent in ("plain", "steerable") for by_message in (False, True)
+]
 
 
 @dataclass(slots=True)
@@ -99,36 +101,37 @@ async def test_one_outcome(stack: Stack, figure: Figure, seed: int) -> None:
     )
 
 
+@pytest.mark.parametrize("stack", [1.0], indirect=True)
 async def test_one_outcome_while_workers_die(stack: Stack, figure: Figure, seed: int) -> None:
-    gateways, crews = await _start(stack)
+    gateways, crews = await _start(stack, workers=3)
+    # In every fourth session, each time in another round.
+    killed = {
+        case.session: (i // 4 % KILLED_ROUNDS, crews[case.agent]) for i, case in enumerate(CASES) if i % 4 == i // 4 % 4
+    }
     async with asyncio.TaskGroup() as tasks:
-        killing = [
-            tasks.create_task(
-                crew.kill_owners_of([case.session for case in CASES if case.agent == crew.agent], random.Random(seed))
-            )
-            for crew in crews
-        ]
-        async with asyncio.TaskGroup() as playing:
-            for case in CASES:
-                playing.create_task(_play(stack, gateways, case, KILLED_ROUNDS, seed))
-        for task in killing:
-            task.cancel()
-    killed = sum(crew.killed for crew in crews)
-    assert killed >= 2
-    figure(f"{killed} workers killed in the middle of {len(CASES)} x {2 * KILLED_ROUNDS} pairs: the same")
+        for case in CASES:
+            tasks.create_task(_play(stack, gateways, case, KILLED_ROUNDS, seed, killed.get(case.session)))
+    kills = sum(crew.killed for crew in crews.values())
+    assert kills == len(killed) == len(MODES)
+    figure(f"{kills} workers killed just when both sent, one under each mode: the same")
 
 
-async def _start(stack: Stack) -> tuple[list[Process], list[Crew]]:
-    crews = [Crew(stack, agent, agent) for agent in ("plain", "steerable")]
+async def _start(stack: Stack, workers: int = 2) -> tuple[list[Process], dict[str, Crew]]:
+    crews = {agent: Crew(stack, agent, agent) for agent in ("plain", "steerable")}
     async with asyncio.TaskGroup() as tasks:
         gateways = [tasks.create_task(stack.gateway()) for _ in range(2)]
-        for crew in crews:
-            tasks.create_task(crew.start(2))
+        for crew in crews.values():
+            tasks.create_task(crew.start(workers))
     return [task.result() for task in gateways], crews
 
 
-async def _play(stack: Stack, gateways: list[Process], case: Case, rounds: int, seed: int) -> int:
-    """Rounds of one case in a session of its own; how often the sender at the first gateway came first."""
+async def _play(
+    stack: Stack, gateways: list[Process], case: Case, rounds: int, seed: int, kill: tuple[int, Crew] | None = None
+) -> int:
+    """Rounds of one case in a session of its own; how often the sender at the first gateway came first.
+
+    With `kill`, a worker is killed in that round.
+    """
     one, two = (gateway.url for gateway in gateways)
     rng, first = random.Random(f"{seed}-{case.session}"), 0
     async with (
@@ -138,7 +141,8 @@ async def _play(stack: Stack, gateways: list[Process], case: Case, rounds: int, 
         await left.wire.command("session.create", session=case.session, config=case.config)
         pair = (left, right)
         for i in range(rounds):
-            first += await _while_busy(pair, case, f"r{i}", rng)
+            crew = kill[1] if kill is not None and kill[0] == i else None
+            first += await _while_busy(pair, case, f"r{i}", rng, crew)
             first += await _while_idle(pair, case, f"i{i}", rng)
         await agree(pair, one, stack.token("user-3"))
         _check_transcript(left, case)
@@ -153,20 +157,29 @@ async def _at_once(pair: tuple[Reader, Reader], ids: list[str], contents: list[s
     return told
 
 
-async def _while_busy(pair: tuple[Reader, Reader], case: Case, name: str, rng: random.Random) -> bool:
-    """A run is going on that does not end by itself when both send. Returns whether the first gateway's came first."""
+async def _while_busy(
+    pair: tuple[Reader, Reader], case: Case, name: str, rng: random.Random, crew: Crew | None
+) -> bool:
+    """A run is going on that does not end by itself when both send. Returns whether the first gateway's came first.
+
+    One of the `crew`, if there is one, is killed at the same time.
+    """
     left, right = pair
     run, ids = f"run_{name}", [f"{name}a", f"{name}b"]
     await rng.choice(pair).wire.input(case.session, name, "hold")
     for reader in pair:
         await reader.until(lambda state: "<hold>" in reader.place.answer(run))  # noqa: B023 (used at once)
-    told = await _at_once(pair, ids, ids, case)
+    async with asyncio.TaskGroup() as tasks:
+        if crew is not None:
+            tasks.create_task(crew.kill_owner_of(case.session))
+        sending = tasks.create_task(_at_once(pair, ids, ids, case))
+    told = sending.result()
     if case.injects:
-        await left.until(lambda _: all(f"[{input_id}] " in left.place.answer(run) for input_id in ids))
+        await left.until(lambda _: set(ids) <= set(left.fates))
     if case.mode not in OVERTAKING:
         await right.wire.command("run.cancel", session=case.session, runId=run)
     for reader in pair:
-        await reader.until(lambda state: _over(state, reader, [name, *told.accepted]))  # noqa: B023 (used at once)
+        await reader.settled([name, *told.accepted])
     _check_fates(left, told, ids)
     order = _order(left, ids)
     ends = [left.place.ended.get(f"run_{input_id}") for input_id in order]
@@ -189,9 +202,9 @@ async def _while_busy(pair: tuple[Reader, Reader], case: Case, name: str, rng: r
 
 async def _while_idle(pair: tuple[Reader, Reader], case: Case, name: str, rng: random.Random) -> bool:
     """Nothing runs when both send. Returns whether the first gateway's came first."""
-    left, right = pair
+    left, _ = pair
     ids = [f"{name}a", f"{name}b"]
-    holds = case.mode == "reject"
+    holds, winner = case.mode == "reject", ""
     told = await _at_once(pair, ids, ["hold" if holds else input_id for input_id in ids], case)
     if holds:
         # Whose run began does not end by itself, so the other one must have been refused.
@@ -200,7 +213,7 @@ async def _while_idle(pair: tuple[Reader, Reader], case: Case, name: str, rng: r
         await left.until(lambda _: "<hold>" in left.place.answer(f"run_{winner}"))
         await rng.choice(pair).wire.command("run.cancel", session=case.session, runId=f"run_{winner}")
     for reader in pair:
-        await reader.until(lambda state: _over(state, reader, told.accepted))  # noqa: B023 (used at once)
+        await reader.settled(told.accepted)
     _check_fates(left, told, ids)
     if holds:
         return winner == ids[0]
@@ -217,11 +230,6 @@ async def _while_idle(pair: tuple[Reader, Reader], case: Case, name: str, rng: r
         assert early in (("success", "cancelled") if case.mode in OVERTAKING else ("success",))
         assert late == "success" or (case.injects and left.fates[order[1]].run == f"run_{order[0]}")
     return order == ids
-
-
-def _over(state: SessionState, reader: Reader, ids: object) -> bool:
-    assert isinstance(ids, list | dict)
-    return quiet(state) and all(input_id in reader.fates for input_id in ids)
 
 
 def _order(reader: Reader, ids: list[str]) -> list[str]:

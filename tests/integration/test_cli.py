@@ -451,3 +451,51 @@ async def test_a_chat_in_a_terminal(running: Dev) -> None:
         async with asyncio.timeout(END_WAIT_S):
             assert await process.wait() == 0
     assert "Traceback" not in terminal.text
+
+
+async def test_a_chat_steers_and_takes_over(running: Dev) -> None:
+    chat = ("chat", "desk", "--user", "user-a", "--data", str(running.data))
+    async with in_a_terminal(*chat) as (terminal, process):
+        await terminal.shows(r"\n>")
+        terminal.type("stream 5000 tokens at 50/s\r")
+        await terminal.shows(r"t4\b")
+        terminal.type("/now something else\r")
+        await terminal.shows(r"echo: something else")
+        terminal.type("/allow\r")
+        await terminal.shows(r"\(nothing waits for that\)")
+        terminal.type("/back\r")
+        await terminal.shows(r"! not_owner|! .*lane")
+        terminal.type("/take\r")
+        await terminal.shows(r"\(user-a has taken over from the agent\)")
+        sent = await running.run("send", "desk", "anybody there?", "--user", "user-b", "--wait")
+        assert (sent.code, sent.err) == (0, "antiphon: a person has the session; the message is with them\n")
+        await terminal.shows(r"user-b: anybody there\?")
+        terminal.type("/who\r")
+        await terminal.shows(r"\(user-a \(active\)")
+        terminal.type("/back over to you\r")
+        await terminal.shows(r"\(user-a gives back to the agent\)")
+        await terminal.shows(r"echo: over to you")
+        terminal.type("/quit\r")
+        async with asyncio.timeout(END_WAIT_S):
+            assert await process.wait() == 0
+
+
+# --- sessions ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_sessions_are_listed_written_out_and_restored(running: Dev, tmp_path: Path) -> None:
+    assert (await running.run("send", "kept", "hello", "--user", "keeper", "--wait")).out == "hello\n"
+    listed = await running.run("sessions", "--user", "keeper")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d  (idle|running) +kept\n", listed.out)
+    assert json.loads((await running.run("sessions", "--user", "keeper", "--json")).out)["session"] == "kept"
+    assert (await running.run("handoffs")).out == "no hand-over waits for your roles\n"
+    file = str(tmp_path / "kept.jsonl")
+    assert (await running.run("export", "kept", "-o", file)).code == 0
+    restored = await running.run("import", "copy", file)
+    assert re.fullmatch(r"\d+ entries restored into copy\n", restored.out)
+    original = (await running.run("tail", "kept", "--until-idle")).out
+    assert (await running.run("tail", "copy", "--until-idle")).out == original == "keeper: hello\necho: hello\n"
+    assert "is not empty" in (await running.run("import", "copy", file)).complaint
+    assert "empty" in (await running.run("export", "nothing-here")).complaint
+    assert "cannot open" in (await running.run("import", "other", "/nowhere/x")).complaint
+    assert "line 1" in (await running.run("import", "other", "/dev/null")).complaint
