@@ -38,7 +38,8 @@ _NOTES = {
     LogSettings: (
         "`antiphon topology apply` makes streams and consumers by these. A running process takes the number of "
         "partitions from the log itself. `ANTIPHON_LEASE_S` must be the same for `topology apply` and for the workers, "
-        "which renew a job every third of it. A gateway gives all its jobs to the first of `ANTIPHON_POOLS`."
+        "which renew a job every third of it. A gateway gives jobs to the pool that a session names (`pool` in "
+        "its config), else to the first of `ANTIPHON_POOLS`."
     ),
     GatewaySettings: (
         "Limits are for each connection unless they say otherwise. A gateway does not start without a key to check "
