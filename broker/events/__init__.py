@@ -1,0 +1,218 @@
+"""The event model: what an entry of a session's log says.
+
+The agent plane is AG-UI 1.0 (`ag-ui-protocol` 1.0.0), types and fields unchanged; the session plane has dotted
+names. Every event type that some part of Antiphon acts on is a frozen dataclass here; every other one, of AG-UI
+or of a newer version, is an `OtherEvent` that survives a round trip as itself.
+
+Field names are snake_case here and camelCase on the wire; `broker.codec` owns the mapping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from broker.events.agui import (
+    AGUI_PROTOCOL_VERSION,
+    ReasoningMessageContent,
+    ReasoningMessageEnd,
+    ReasoningMessageStart,
+    RunError,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+    StepStarted,
+    TextMessageContent,
+    TextMessageEnd,
+    TextMessageStart,
+    ToolCallArgs,
+    ToolCallEnd,
+    ToolCallResult,
+    ToolCallStart,
+)
+from broker.events.extra import Extra
+from broker.events.owners import (
+    ApprovalRequested,
+    ApprovalResolved,
+    EndReason,
+    HandoffExpired,
+    HandoffRequested,
+    InputApplied,
+    InputFailed,
+    MessageSegment,
+    RunDropped,
+    RunRequested,
+    RunTakenOver,
+    SessionOwner,
+    SessionStateChanged,
+    ToolFailed,
+    ToolLapsed,
+    ToolRequested,
+)
+from broker.events.people import (
+    ApprovalResponded,
+    ApprovalRevoked,
+    HandoffReturned,
+    InputCancelRequested,
+    InputSent,
+    MessagesImported,
+    RunCancelRequested,
+    SessionClosed,
+    SessionCreated,
+    SessionDeleted,
+    SessionReopened,
+    SessionUpdated,
+    ToolClaimed,
+    ToolReleased,
+    ToolResolved,
+)
+
+__all__ = [
+    "AGUI_PROTOCOL_VERSION",
+    "ApprovalRequested",
+    "ApprovalResolved",
+    "ApprovalResponded",
+    "ApprovalRevoked",
+    "Delta",
+    "EndReason",
+    "Entry",
+    "Event",
+    "Extra",
+    "HandoffExpired",
+    "HandoffRequested",
+    "HandoffReturned",
+    "InputApplied",
+    "InputCancelRequested",
+    "InputFailed",
+    "InputSent",
+    "MessageSegment",
+    "MessagesImported",
+    "OtherEvent",
+    "Participant",
+    "ReasoningMessageContent",
+    "ReasoningMessageEnd",
+    "ReasoningMessageStart",
+    "RunCancelRequested",
+    "RunDropped",
+    "RunError",
+    "RunFinished",
+    "RunRequested",
+    "RunStarted",
+    "RunTakenOver",
+    "SessionClosed",
+    "SessionCreated",
+    "SessionDeleted",
+    "SessionOwner",
+    "SessionReopened",
+    "SessionStateChanged",
+    "SessionUpdated",
+    "StepFinished",
+    "StepStarted",
+    "TextMessageContent",
+    "TextMessageEnd",
+    "TextMessageStart",
+    "ToolCallArgs",
+    "ToolCallEnd",
+    "ToolCallResult",
+    "ToolCallStart",
+    "ToolClaimed",
+    "ToolFailed",
+    "ToolLapsed",
+    "ToolReleased",
+    "ToolRequested",
+    "ToolResolved",
+    "stream_id",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """Who wrote an entry: a user, an agent, or the system itself. `roles` are those of a user's token."""
+
+    kind: str
+    id: str
+    name: str | None = None
+    roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OtherEvent:
+    """An event that nothing here acts on. `body` is the whole event as it came, `type` included."""
+
+    type: str
+    body: Mapping[str, Any]
+
+
+Event = (
+    InputSent
+    | InputCancelRequested
+    | RunCancelRequested
+    | ToolClaimed
+    | ToolReleased
+    | ToolResolved
+    | ApprovalResponded
+    | ApprovalRevoked
+    | HandoffReturned
+    | SessionCreated
+    | SessionUpdated
+    | SessionClosed
+    | SessionReopened
+    | SessionDeleted
+    | MessagesImported
+    | SessionOwner
+    | InputApplied
+    | InputFailed
+    | RunStarted
+    | RunTakenOver
+    | RunFinished
+    | RunError
+    | RunRequested
+    | RunDropped
+    | ToolRequested
+    | ToolFailed
+    | ToolLapsed
+    | ApprovalRequested
+    | ApprovalResolved
+    | HandoffRequested
+    | HandoffExpired
+    | SessionStateChanged
+    | StepStarted
+    | StepFinished
+    | TextMessageStart
+    | TextMessageContent
+    | TextMessageEnd
+    | ReasoningMessageStart
+    | ReasoningMessageContent
+    | ReasoningMessageEnd
+    | ToolCallStart
+    | ToolCallArgs
+    | ToolCallEnd
+    | ToolCallResult
+    | MessageSegment
+    | OtherEvent
+)
+
+Delta = TextMessageContent | ReasoningMessageContent | ToolCallArgs
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a session's log, as its writer made it; the log adds its sequence.
+
+    `id` names the write: ``<fence>-<n>`` in a lane, the command's id for a participant's. `ts` is the writer's
+    clock in ms since 1970. `off` is set in deltas alone: the offset of the text in its message, in code points.
+    """
+
+    id: str
+    ts: int
+    events: tuple[Event, ...]
+    lane: str | None = None
+    run: str | None = None
+    by: Participant | None = None
+    off: int | None = None
+
+
+def stream_id(event: Delta) -> str:
+    """The id of the text that a delta adds to: of a message, or of a tool call's arguments."""
+    return event.tool_call_id if isinstance(event, ToolCallArgs) else event.message_id
