@@ -230,3 +230,21 @@ async def test_a_deletion_that_was_cut_short_is_finished_by_another_gateway(worl
         async with asyncio.timeout(20):
             while len(await world.entries(session)) > 1:
                 await asyncio.sleep(0.1)
+
+
+async def test_a_message_is_edited_and_answered_anew(world: PlaneWorld) -> None:
+    """Fork before it, and send the new one: the old conversation stays as it was."""
+    worker = await world.stack.worker()
+    source, copy = world.session(), world.session()
+    async with await world.wire() as wire, await world.wire(gateway=1) as other:
+        for i, text in enumerate(("first", "secnod")):
+            await wire.command("input.send", session=source, inputId=f"i{i}", content=text)
+            await messages_of(wire, source, 2 * i + 2)
+        wrong = (await messages_of(other, source, 4))[2]
+        assert wrong["text"] == "secnod"
+        await other.command("session.fork", session=source, to=copy, before=wrong["seq"])
+        await other.command("input.send", session=copy, inputId="i1", content="second")
+        await messages_of(wire, copy, 4)
+        assert [text for _, text in await history(wire, copy)] == ["first", "first", "second", "second"]
+        assert [text for _, text in await history(wire, source)] == ["first", "first", "secnod", "secnod"]
+    await worker.terminate()
