@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -19,7 +19,7 @@ from broker.events import Participant
 from broker.session_config import SessionConfig, config_to_wire, merged
 from broker.state import Ended, InputFate, Lane, Remembered, Seen, SessionState
 
-VERSION = 2
+VERSION = 3
 PAGE_MESSAGES = 50
 """Messages between two pages of the index, at least."""
 KEEP_MESSAGES = 30
@@ -30,11 +30,17 @@ MAX_BYTES = 900_000
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A quiet place: after entry `seq` there were `messages` messages, and the lanes had these fences."""
+    """A quiet place: after entry `seq` there were `messages` messages, and the lanes had these fences.
+
+    `humans` had lanes there; `config` and `closed` say what becomes of inputs from there on.
+    """
 
     seq: int
     messages: int
     fences: Mapping[str, int]
+    humans: Mapping[str, str] = field(default_factory=dict)
+    config: SessionConfig = field(default_factory=SessionConfig)
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +56,18 @@ START = Checkpoint(SessionState())
 
 def page_at(state: SessionState) -> Page:
     """The place of a quiet state."""
-    return Page(state.as_of, state.messages, {name: lane.fence for name, lane in state.lanes.items()})
+    fences = {name: lane.fence for name, lane in state.lanes.items()}
+    humans = {name: lane.human.id for name, lane in state.lanes.items() if lane.human is not None}
+    return Page(state.as_of, state.messages, fences, humans, state.config, state.closed)
 
 
 def state_at(page: Page) -> SessionState:
     """Enough of the state at a page to fold the transcript from there on."""
-    lanes = {name: Lane(fence=fence) for name, fence in page.fences.items()}
-    return SessionState(as_of=page.seq, lanes=lanes, messages=page.messages)
+    lanes = {
+        name: Lane(fence=fence, owner=Participant("user", page.humans[name]) if name in page.humans else None)
+        for name, fence in page.fences.items()
+    }
+    return SessionState(as_of=page.seq, lanes=lanes, messages=page.messages, config=page.config, closed=page.closed)
 
 
 def advance(last: Checkpoint, places: list[SessionState], now: SessionState) -> Checkpoint | None:
@@ -87,7 +98,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
             "fates": [_fate_to_wire(fate) for fate in state.fates],
             "ended": [[e.id, e.status, e.code] for e in state.ended],
             "session": _session_to_wire(state),
-            "pages": [[page.seq, page.messages, dict(page.fences)] for page in checkpoint.pages],
+            **_pages_to_wire(checkpoint.pages),
         }
     )
 
@@ -101,7 +112,7 @@ def decode_checkpoint(body: bytes | None) -> Checkpoint:
         if wire["version"] != VERSION:
             return START
         return _checkpoint_from_wire(wire)
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError, IndexError):
         return START
 
 
@@ -117,7 +128,27 @@ def _checkpoint_from_wire(wire: dict[str, Any]) -> Checkpoint:
         ended=tuple(Ended(id_, status, code) for id_, status, code in wire["ended"]),
         **_session_from_wire(wire["session"]),
     )
-    return Checkpoint(state, tuple(Page(int(s), int(m), dict(f)) for s, m, f in wire["pages"]))
+    return Checkpoint(state, _pages_from_wire(wire))
+
+
+def _pages_to_wire(pages: tuple[Page, ...]) -> dict[str, Any]:
+    """There may be thousands of pages, of few configs: each config is written once."""
+    configs: list[SessionConfig] = []
+    rows = []
+    for page in pages:
+        if page.config not in configs:
+            configs.append(page.config)
+        row = [page.seq, page.messages, dict(page.fences), dict(page.humans), configs.index(page.config), page.closed]
+        rows.append(row)
+    return {"configs": [config_to_wire(config) for config in configs], "pages": rows}
+
+
+def _pages_from_wire(wire: dict[str, Any]) -> tuple[Page, ...]:
+    configs = [merged(SessionConfig(), config) for config in wire["configs"]]
+    return tuple(
+        Page(int(seq), int(messages), dict(fences), dict(humans), configs[config], bool(closed))
+        for seq, messages, fences, humans, config, closed in wire["pages"]
+    )
 
 
 def _lane_to_wire(lane: Lane) -> dict[str, Any]:

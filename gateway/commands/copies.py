@@ -21,6 +21,8 @@ TEXT_BYTES_MAX = 16 << 20
 """Text that a fork may take along."""
 MESSAGES_MAX = 20_000
 _RECORD_BYTES = 512 << 10
+_RECORD_MESSAGES = 50
+"""Pages of history end between records."""
 
 
 async def fork(ctx: CommandContext, command: SessionFork, who: Identity) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def _records(messages: list[Message]) -> Iterator[list[dict[str, Any]]]:
     for message in messages:
         for piece in _pieces(message.as_dict()):
             more = len(orjson.dumps(piece))
-            if record and size + more > _RECORD_BYTES:
+            if record and (size + more > _RECORD_BYTES or len(record) >= _RECORD_MESSAGES):
                 yield record
                 record, size = [], 0
             record.append(piece)

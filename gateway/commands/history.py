@@ -32,6 +32,9 @@ def _reply(found: list[Message], limit: int) -> dict[str, Any]:
         if chosen == limit or (chosen and size > _HISTORY_BYTES):
             break
         chosen += 1
+    # The next page is asked for by an entry: what one entry added is not torn apart.
+    while 0 < chosen < len(found) and found[-chosen - 1].seq == found[-chosen].seq:
+        chosen += 1
     messages = found[len(found) - chosen :]
     more = len(found) > chosen
     return {"messages": [m.as_dict() for m in messages], "before": messages[0].seq if more else None}

@@ -28,7 +28,7 @@ MODES = (None, "auto", "inject", "enqueue", "interrupt", "rollback", "reject")
 SESSIONS = {"steered": {}, "newest": {"coalesce": "latest", "maxQueue": 6}}
 SENDERS, INPUTS = 4, 40
 PAUSE_S = 0.12
-KILL_EVERY, KILLS_MIN = 50, 4
+KILL_EVERY, KILLS_MIN = 50, 3
 """After so many inputs a worker is killed; fewer than that many times only if none is left."""
 AGENTS = "tests.support.agents_steering"
 REFUSALS = {"queue_full", "busy", "cannot_inject"}
@@ -73,9 +73,9 @@ class Reader:
         await self.until(lambda _: self.place.last >= seq)
 
     async def settled(self, input_ids: Iterable[str], wait_s: float = WAIT_S) -> None:
-        """Reads on until all these inputs have an end, nothing runs or waits, and the worker has gone."""
+        """Reads on until all these inputs have an end, and nothing runs or waits."""
         wanted = set(input_ids)
-        await self.until(lambda state: quiet(state) and wanted <= self.fates.keys(), wait_s)
+        await self.until(lambda state: state.idle and wanted <= self.fates.keys(), wait_s)
 
     def take(self, frame: Frame) -> None:
         if frame.get("session") != self.place.session:
@@ -133,11 +133,6 @@ async def history(wire: Wire, session: str) -> list[dict[str, Any]]:
         before = page["before"]
         if before is None:
             return messages
-
-
-def quiet(state: SessionState) -> bool:
-    """Nothing runs, nothing waits, and the worker has gone."""
-    return state.idle and all(lane.owner is None for lane in state.lanes.values())
 
 
 def owner_of(workers: Sequence[Process], session: str) -> Process:

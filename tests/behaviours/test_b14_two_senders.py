@@ -17,7 +17,7 @@ from tests.support.place import Frame
 from tests.support.rawclient import Refusal
 from tests.support.stack import Process, Stack
 
-ROUNDS = 8
+ROUNDS = 6
 KILLED_ROUNDS = 3
 MODES = ("auto", "inject", "enqueue", "interrupt", "rollback", "reject")
 OVERTAKING = ("interrupt", "rollback")

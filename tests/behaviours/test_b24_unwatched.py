@@ -38,6 +38,8 @@ WINDOW_S = 1.0
 TOKENS, RATE = 600, 100
 TEXT = "".join(f"t{i} " for i in range(TOKENS))
 RUN = "run_a"
+STORY = "Tell me a very long story about a river, a mill and a boat. Do not stop early."
+ATTEMPTS = 6
 CPU_SHARE_MAX = 0.15
 """Of one core, for a worker that holds a run of a model: what is left are heartbeats."""
 
@@ -107,7 +109,7 @@ async def _streaming(
         watched.place.subscribed(await wire.command("subscribe", session=session, watching=False))
         views = [await stack.enter_async_context(await watched.view(gateway)) for gateway in viewers]
         await wire.input(session, "a", content or f"stream {TOKENS} tokens at {RATE}/s")
-        await wire.follow(watched.place, lambda p: p.answer(RUN).count(" ") >= 20)
+        await wire.follow(watched.place, lambda p: p.answer(RUN).count(" ") >= 20 or RUN in p.ended)
         yield watched, views
 
 
@@ -208,21 +210,26 @@ async def test_a_model_really_stops(world: PlaneWorld, figure: Figure) -> None:
     except ConfigError as error:
         pytest.skip(str(error))
     worker = await world.stack.worker("local")
-    story = "Tell me a very long story about a river, a mill and a boat. Do not stop early."
-    async with _streaming(world, "model", viewers=(1,), content=story) as (watched, (page,)):
-        busy = await _cpu_share(worker)
-        page.cut()
-        await watched.until("paused")
-        held = await _cpu_share(worker)
-        said = watched.place.answer(RUN)
-        async with await watched.view(0):
-            await watched.until("running")
-            await watched.wire.follow(watched.place, lambda p: len(p.answer(RUN)) > len(said) or RUN in p.ended)
-    assert watched.place.answer(RUN).startswith(said)
-    assert len(watched.place.texts) == 1
-    assert await watched.tokens_while_held() == 0
-    assert held <= CPU_SHARE_MAX, f"the model computes while it is held: {held:.0%} of a core (before: {busy:.0%})"
-    figure(f"the local model's worker takes {busy:.0%} of a core, {held:.0%} while held")
+    for attempt in range(ATTEMPTS):
+        # What a model says is chance: it may be done before it is held.
+        async with _streaming(world, f"model-{attempt}", viewers=(1,), content=STORY) as (watched, (page,)):
+            busy = await _cpu_share(worker)
+            page.cut()
+            await watched.wire.follow(watched.place, lambda p: RUN in p.ended or bool(_events(p, "session.state")))
+            if RUN in watched.place.ended:
+                continue
+            held = await _cpu_share(worker)
+            said = watched.place.answer(RUN)
+            async with await watched.view(0):
+                await watched.until("running")
+                await watched.wire.follow(watched.place, lambda p: RUN in p.ended)
+        assert watched.place.answer(RUN).startswith(said)
+        assert len(watched.place.texts) == 1
+        assert await watched.tokens_while_held() == 0
+        assert held <= CPU_SHARE_MAX, f"the model computes while it is held: {held:.0%} of a core (before: {busy:.0%})"
+        figure(f"the local model's worker takes {busy:.0%} of a core, {held:.0%} while held")
+        return
+    pytest.fail(f"the model was brief {ATTEMPTS} times")
 
 
 async def _cpu_share(worker: Process) -> float:

@@ -35,15 +35,16 @@ pytestmark = pytest.mark.timeout(120)
 
 @dataclass(slots=True)
 class Agents:
-    """Two gateways, and a worker of each of three agents, with a pool of its own each."""
+    """Two gateways, and a worker of each of three agents, with a pool of its own each and so many slots."""
 
     world: PlaneWorld
+    slots: int
     workers: dict[str, Process] = field(default_factory=dict)
 
-    async def start(self, agent: str, **settings: str) -> None:
+    async def start(self, agent: str) -> None:
         pool = "default" if agent == "lead" else agent
         name = f"tests.support.agents_people:{agent}"
-        self.workers[agent] = await self.world.stack.worker(name, pool=pool, pools=POOLS, **settings)
+        self.workers[agent] = await self.world.stack.worker(name, pool=pool, pools=POOLS, concurrency=str(self.slots))
 
     async def replace(self, agent: str) -> None:
         """Kill -9, and a new one."""
@@ -52,14 +53,14 @@ class Agents:
 
 
 @contextlib.asynccontextmanager
-async def _agents(stack: Stack, **settings: str) -> AsyncIterator[Agents]:
+async def _agents(stack: Stack, *, slots: int) -> AsyncIterator[Agents]:
     await stack.apply_topology(pools=POOLS)
     gateways = await stack.start(2, workers=0, pools=POOLS)
     async with open_log(stack.nats_url, LogSettings(lease_s=stack.lease_s, pools=POOLS)) as (connection, log):
-        agents = Agents(PlaneWorld(stack, gateways, connection, log))
+        agents = Agents(PlaneWorld(stack, gateways, connection, log), slots)
         async with asyncio.TaskGroup() as tasks:
             for agent in ("lead", "helper", "third"):
-                tasks.create_task(agents.start(agent, **settings))
+                tasks.create_task(agents.start(agent))
         yield agents
 
 
@@ -95,26 +96,33 @@ async def _asked(agents: Agents, session: str, content: str, gateway: int = 0) -
 
 
 async def test_asked_seen_and_cancelled(stack: Stack, figure: Figure) -> None:
-    async with _agents(stack) as agents:
-        async with _asked(agents, "chain", "ask helper ask third hello") as room:
-            assert await room.told(3) == [
-                ("main", "user", "user-1", "ask helper ask third hello"),
-                ("helper", "user", "lead", "ask third hello"),
-                ("third", "user", "helper", "hello"),
-                ("third", "assistant", "third", "hello"),
-                ("helper", "assistant", "helper", "third says hello"),
-                ("main", "assistant", "lead", "helper says third says hello"),
-            ]
-            assert set(room.place.ended.values()) == {"success"}
-        for session, asks, says in (
-            ("circle", "ask helper ask lead hello", "helper says lead says nothing, ask_cycle"),
-            ("mirror", "ask lead hello", "lead says nothing, ask_cycle"),
-        ):
-            async with _asked(agents, session, asks, gateway=1) as room:
-                told = await room.told(2 if session == "circle" else 1)
-                assert told[-1] == ("main", "assistant", "lead", says)
+    async with _agents(stack, slots=1) as agents:
+        await _chain_and_circles(agents)
         took_s = await _cancelled_with_its_parent(agents)
-    figure(f"a chain of three, attributed; two circles refused; cancelled with its parent in {took_s * 1000:.0f} ms")
+        many_s = await _many_at_once(agents)
+    figure(
+        f"a chain of three, attributed; two circles refused; cancelled with its parent in {took_s * 1000:.0f} ms; "
+        f"{SESSIONS} chains at once over pools of one slot each in {many_s:.1f} s"
+    )
+
+
+async def _chain_and_circles(agents: Agents) -> None:
+    async with (
+        _asked(agents, "chain", "ask helper ask third hello") as chain,
+        _asked(agents, "circle", "ask helper ask lead hello", gateway=1) as circle,
+        _asked(agents, "mirror", "ask lead hello") as mirror,
+    ):
+        assert await chain.told(3) == [
+            ("main", "user", "user-1", "ask helper ask third hello"),
+            ("helper", "user", "lead", "ask third hello"),
+            ("third", "user", "helper", "hello"),
+            ("third", "assistant", "third", "hello"),
+            ("helper", "assistant", "helper", "third says hello"),
+            ("main", "assistant", "lead", "helper says third says hello"),
+        ]
+        assert set(chain.place.ended.values()) == {"success"}
+        assert (await circle.told(2))[-1][2:] == ("lead", "helper says lead says nothing, ask_cycle")
+        assert (await mirror.told(1))[-1][2:] == ("lead", "lead says nothing, ask_cycle")
 
 
 async def _cancelled_with_its_parent(agents: Agents) -> float:
@@ -142,7 +150,7 @@ async def _cancelled_with_its_parent(agents: Agents) -> float:
 
 async def test_whichever_worker_dies(stack: Stack, figure: Figure) -> None:
     """The parent's, the child's, or the one in the middle of a chain, while the last one streams."""
-    async with _agents(stack) as agents, contextlib.AsyncExitStack() as rooms:
+    async with _agents(stack, slots=4) as agents, contextlib.AsyncExitStack() as rooms:
         chain = await rooms.enter_async_context(_asked(agents, "chain", f"ask helper ask third {STREAM}", gateway=1))
         pair = await rooms.enter_async_context(_asked(agents, "pair", f"ask third {STREAM}"))
         for room in (chain, pair):
@@ -166,18 +174,17 @@ async def test_whichever_worker_dies(stack: Stack, figure: Figure) -> None:
     figure("the workers of parent, child and the one between are killed: each asked once, each answer whole")
 
 
-async def test_small_pools(stack: Stack, figure: Figure) -> None:
-    """Each worker has one slot; a run that waits for another agent does not keep it."""
-    async with _agents(stack, concurrency="1") as agents, contextlib.AsyncExitStack() as stacked:
+async def _many_at_once(agents: Agents) -> float:
+    """As many chains as no pool has slots for: a run that waits for another agent does not keep its slot."""
+    async with contextlib.AsyncExitStack() as stack:
         begin = time.monotonic()
         rooms = [
-            await stacked.enter_async_context(_asked(agents, f"small-{i}", "ask helper ask third hello", gateway=i % 2))
+            await stack.enter_async_context(_asked(agents, f"small-{i}", "ask helper ask third hello", gateway=i % 2))
             for i in range(SESSIONS)
         ]
         for room in rooms:
             assert (await room.told(3))[-1][3] == "helper says third says hello"
-        took_s = time.monotonic() - begin
-    figure(f"{SESSIONS} chains of three at once over pools of one slot each in {took_s:.1f} s")
+        return time.monotonic() - begin
 
 
 def _said(place: Place, lane: str) -> str:

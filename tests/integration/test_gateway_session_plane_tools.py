@@ -292,7 +292,9 @@ async def test_a_lapsed_claim_may_be_made_again(world: PlaneWorld) -> None:
     owner = await calling(world, session, idempotent=True)
     async with await world.wire() as wire:
         await declare(wire, session)
-        await wire.command("tool.claim", **one(session, leaseMs=1000))
+        expires_at = (await wire.command("tool.claim", **one(session, leaseMs=1000)))["expiresAt"]
+        while now_ms() <= expires_at:
+            await asyncio.sleep(0.05)
         await owner.write(ToolLapsed("c1", "k1"))
         await refused(wire, "not_claimed", "tool.result", **one(session, result={"path": "/"}))
         await wire.command("tool.claim", **one(session))
