@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from broker.codec import entry_from_wire
-from broker.state import InputFate, SessionState
-from broker.transcript import Transcript
-from broker.view import public_view
+from broker.state import InputFate
 from tests.behaviours.conftest import Figure
+from tests.support.crew import Crew
+from tests.support.folding import Reader, agree, reading
 from tests.support.nats import NatsNode
 from tests.support.place import Frame, Place
-from tests.support.rawclient import WAIT_S, Refusal, Wire, join
+from tests.support.rawclient import Refusal, Wire, join
 from tests.support.stack import Process, Stack
 
 MODES = (None, "auto", "inject", "enqueue", "interrupt", "rollback", "reject")
@@ -42,144 +38,6 @@ async def stack(tmp_path: Path, nats_server: NatsNode) -> AsyncIterator[Stack]:
     env = {"POOLS": "default,patient", "MAX_ATTEMPTS": "1000"}
     async with Stack(tmp_path / "stack", nats_server.url, lease_s=1.0, env=env) as running:
         yield running
-
-
-# --- what all tests of steering share ----------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Reader:
-    """A client that reads one session, folds it, and remembers every input's fate. Made by `reading`."""
-
-    wire: Wire
-    place: Place
-    transcript: Transcript = field(default_factory=Transcript)
-    fates: dict[str, InputFate] = field(default_factory=dict)
-
-    @property
-    def state(self) -> SessionState:
-        return self.transcript.state
-
-    async def until(self, found: Callable[[SessionState], object], wait_s: float = WAIT_S) -> None:
-        """Reads on until the folded state is such. Raises TimeoutError, WireClosed."""
-        try:
-            async with asyncio.timeout(wait_s):
-                while not found(self.state):
-                    self.take(await self.wire.receive())
-        except TimeoutError:
-            raise TimeoutError(f"waited {wait_s:g} s: {self.place}, {public_view(self.state)}") from None
-
-    async def reached(self, seq: int) -> None:
-        await self.until(lambda _: self.place.last >= seq)
-
-    async def settled(self, input_ids: Iterable[str], wait_s: float = WAIT_S) -> None:
-        """Reads on until all these inputs have an end, and nothing runs or waits."""
-        wanted = set(input_ids)
-        await self.until(lambda state: state.idle and wanted <= self.fates.keys(), wait_s)
-
-    def take(self, frame: Frame) -> None:
-        if frame.get("session") != self.place.session:
-            return
-        self.place.take(frame)
-        if frame["op"] == "entry":
-            self.transcript.apply(frame["seq"], entry_from_wire(frame))
-            for fate in self.state.fates:
-                before = self.fates.setdefault(fate.input_id, fate)
-                assert before == fate, "an input has one end"
-
-    def messages(self) -> list[dict[str, Any]]:
-        return [message.as_dict() for message in self.transcript.messages]
-
-    def user_messages(self) -> list[str]:
-        """The inputs in the transcript, in order, as often as they are in it."""
-        return [message.id.removeprefix("msg_") for message in self.transcript.messages if message.role == "user"]
-
-
-@asynccontextmanager
-async def reading(url: str, token: str, session: str, *, every: bool = False) -> AsyncIterator[Reader]:
-    """A client on a connection of its own, subscribed."""
-    async with await Wire.open(url, token) as wire:
-        reader = Reader(wire, Place(session, every=every, frames=[]))
-        await wire.subscribe(reader.place)
-        yield reader
-
-
-async def agree(readers: Sequence[Reader], url: str, token: str) -> None:
-    """All readers, and one that comes afterwards and replays the log, have the same entries, state and messages."""
-    first = readers[0]
-    last = max(reader.place.last for reader in readers)
-    async with reading(url, token, first.place.session, every=True) as late:
-        await late.until(lambda _: late.place.caught_up)
-        last = max(last, late.place.last)
-        for reader in (*readers, late):
-            await reader.reached(last)
-            assert reader.place.whole, reader.place
-        for reader in (*readers[1:], late):
-            assert reader.place.entries == first.place.entries
-            assert public_view(reader.state) == public_view(first.state)
-            assert reader.messages() == first.messages()
-            assert reader.fates == first.fates
-    assert await history(first.wire, first.place.session) == first.messages()
-
-
-async def history(wire: Wire, session: str) -> list[dict[str, Any]]:
-    """All messages of a session, as the gateway tells them, page by page."""
-    messages: list[dict[str, Any]] = []
-    before: int | None = None
-    while True:
-        fields = {} if before is None else {"before": before}
-        page = await wire.command("history", session=session, limit=200, **fields)
-        messages = page["messages"] + messages
-        before = page["before"]
-        if before is None:
-            return messages
-
-
-def owner_of(workers: Sequence[Process], session: str) -> Process:
-    """The worker that was the last one to claim a lane of the session."""
-    return max(workers, key=lambda worker: max(_fences(worker, session), default=0))
-
-
-def _fences(worker: Process, session: str) -> Iterator[int]:
-    for line in worker.output().splitlines():
-        if line.startswith("{"):
-            said = json.loads(line)
-            if said.get("event") == "lane claimed" and said["session"] == session:
-                yield said["fence"]
-
-
-@dataclass(slots=True)
-class Crew:
-    """Workers of one agent, one of which is killed every now and then, and replaced."""
-
-    stack: Stack
-    agent: str
-    pool: str = "default"
-    workers: list[Process] = field(default_factory=list)
-    killed: int = 0
-
-    async def start(self, count: int) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(count):
-                tasks.create_task(self.hire())
-
-    async def hire(self) -> None:
-        self.workers.append(await self.stack.worker(f"{AGENTS}:{self.agent}", pool=self.pool))
-
-    async def kill_owner_of(self, session: str) -> None:
-        """Kill -9 of the worker that was last at work in a session, with another one to come."""
-        if self.workers:
-            await self.kill(owner_of(self.workers, session))
-
-    async def kill(self, worker: Process) -> None:
-        """Kill -9, with another one to come."""
-        self.workers.remove(worker)
-        await worker.kill()
-        self.killed += 1
-        await self.hire()
-
-
-# --- the tests -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -208,7 +66,7 @@ class Killer:
 
 async def test_never_silently_lost(stack: Stack, figure: Figure, seed: int) -> None:
     gateways = await stack.start(2, workers=0)
-    crew, told = Crew(stack, "stepper"), Counter[str]()
+    crew, told = Crew(stack, f"{AGENTS}:stepper"), Counter[str]()
     await crew.start(4)
     async with asyncio.TaskGroup() as tasks:
         killer = Killer(crew, random.Random(seed), tasks)
@@ -326,7 +184,7 @@ async def _ask_again(wire: Wire, session: str, ledger: Ledger, fates: dict[str, 
 async def test_pending_until_somebody_decides(stack: Stack, figure: Figure, agent: str) -> None:
     """An input that comes while an approval is pending waits, is said to wait, and outlives the worker."""
     one, two = await stack.start(2, workers=0)
-    crew, token = Crew(stack, agent), stack.token()
+    crew, token = Crew(stack, f"{AGENTS}:{agent}"), stack.token()
     await crew.start(1)
     session, modes = "asked", ("auto", "enqueue")
     async with reading(one.url, token, session) as near, reading(two.url, token, session) as far:

@@ -18,7 +18,8 @@ import orjson
 import pytest
 
 from tests.behaviours.conftest import Figure
-from tests.behaviours.test_b12_steering_receipts import Crew, Reader, agree, owner_of, reading
+from tests.support.crew import Crew, owner_of
+from tests.support.folding import Reader, agree, reading
 from tests.support.nats import NatsNode
 from tests.support.plane import refused
 from tests.support.stack import Process, Stack
@@ -126,7 +127,7 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path, nats_server: Nat
     async with model_server() as model:
         env = {"TEST_MODEL_URL": model.url}
         async with Stack(tmp_path / "stack", nats_server.url, lease_s=request.param, env=env) as stack:
-            crew = Crew(stack, "thinker")
+            crew = Crew(stack, "tests.support.agents_steering:thinker")
             async with asyncio.TaskGroup() as tasks:
                 gateways = [tasks.create_task(stack.gateway()) for _ in range(2)]
                 tasks.create_task(crew.start(2))

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.behaviours.conftest import Figure
-from tests.behaviours.test_b12_steering_receipts import Crew, Reader, agree, reading
+from tests.support.crew import Crew
+from tests.support.folding import Reader, agree, reading
 from tests.support.nats import NatsNode
 from tests.support.place import Frame
 from tests.support.rawclient import Refusal
@@ -117,7 +118,7 @@ async def test_one_outcome_while_workers_die(stack: Stack, figure: Figure, seed:
 
 
 async def _start(stack: Stack, workers: int = 2) -> tuple[list[Process], dict[str, Crew]]:
-    crews = {agent: Crew(stack, agent, agent) for agent in ("plain", "steerable")}
+    crews = {agent: Crew(stack, f"tests.support.agents_steering:{agent}", agent) for agent in ("plain", "steerable")}
     async with asyncio.TaskGroup() as tasks:
         gateways = [tasks.create_task(stack.gateway()) for _ in range(2)]
         for crew in crews.values():
