@@ -41,9 +41,13 @@ class RunControl:
         self._tell()
 
     @property
+    def held(self) -> bool:
+        return not self._going.is_set()
+
+    @property
     def resting(self) -> bool:
         """Held, or waiting: time does not count."""
-        return self.waits > 0 or not self._going.is_set()
+        return self.waits > 0 or self.held
 
     async def pass_through(self) -> None:
         """Waits while the run is held. Raises RunEnded."""

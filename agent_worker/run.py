@@ -108,7 +108,7 @@ class RunExecution:
                 await self._stop(agent, ctx, control, run)
         match stop:
             case None:
-                return self._agent_returned(agent)
+                return self._agent_returned(agent, run)
             case "leaving":
                 raise HandOver
             case "taken":
@@ -145,8 +145,12 @@ class RunExecution:
                 stop.cancel()
         return None if agent.done() else done[0].result()
 
-    def _agent_returned(self, agent: asyncio.Task[None]) -> tuple[str, Event]:
+    def _agent_returned(self, agent: asyncio.Task[None], run: Run) -> tuple[str, Event]:
         error = asyncio.CancelledError() if agent.cancelled() else agent.exception()
+        cancel = self._cancel_of(run)
+        if cancel is not None and cancel.mode == "immediate" and not isinstance(error, LogError):
+            # The stop came first in the log, though the agent returned before it was told.
+            return self._cancelled(run, cancel.reason)
         if error is None:
             run_id = self.scope.writer.run_id or ""
             finished = RunFinished(self.scope.subjects.session, run_id, {"type": "success"})

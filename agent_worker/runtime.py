@@ -63,7 +63,7 @@ class Worker:
             slot = await self._slots.take()
             job = None
             try:
-                job = await self._source.take(self._services.settings.pull_wait_s)
+                job = await self._next_job()
             except Unavailable as error:
                 _log.warning("no jobs can be taken", reason=str(error))
                 await asyncio.sleep(_AWAY_WAIT_S)
@@ -72,6 +72,25 @@ class Worker:
                     slot.give()
             if job is not None:
                 self._begin(tasks, job, slot)
+
+    async def _next_job(self) -> Job | None:
+        """A job; None if none came in time, or a run that has waited needs the slot. Raises Unavailable."""
+        async with asyncio.TaskGroup() as tasks:
+            taking = tasks.create_task(self._take())
+            wanted = tasks.create_task(self._slots.wanted.wait())
+            await asyncio.wait({taking, wanted}, return_when=asyncio.FIRST_COMPLETED)
+            taking.cancel()
+            wanted.cancel()
+        taken = None if taking.cancelled() else taking.result()
+        if isinstance(taken, Unavailable):
+            raise taken
+        return taken
+
+    async def _take(self) -> Job | Unavailable | None:
+        try:
+            return await self._source.take(self._services.settings.pull_wait_s)
+        except Unavailable as error:
+            return error
 
     def _begin(self, tasks: asyncio.TaskGroup, job: Job, slot: Slot) -> None:
         known = self._owners.get((job.session, job.lane))

@@ -17,11 +17,25 @@ class Slots:
         self.parked_max = parked_max
         self.parked = 0
         self.metrics = metrics
+        self._waiting = 0
+        self.wanted = asyncio.Event()
+        """Set while a run that was parked waits for a slot: who only looks for new work should give one up."""
 
     async def take(self) -> Slot:
         """Waits for a free slot. Safe to cancel."""
         await self.free.acquire()
         return Slot(self)
+
+    async def regain(self) -> None:
+        """Waits for a slot to go on with. Safe to cancel."""
+        self._waiting += 1
+        self.wanted.set()
+        try:
+            await self.free.acquire()
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self.wanted.clear()
 
 
 class Slot:
@@ -39,7 +53,7 @@ class Slot:
     async def hold(self) -> None:
         """Returns when the slot is held (again). Safe to cancel."""
         if not self._held:
-            await self._slots.free.acquire()
+            await self._slots.regain()
             self._held = True
 
     def give(self) -> None:

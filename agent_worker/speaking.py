@@ -44,6 +44,15 @@ class Speaking:
         self.attempt = attempt
         """1 for the first worker of the run, more after a takeover."""
 
+    @property
+    def held(self) -> bool:
+        """The run is held because nobody watches: what is said waits. May be read from any thread."""
+        return self._control.held
+
+    async def released(self) -> None:
+        """Returns when the run is not held. For agents that end their model's stream meanwhile, and ask it to go on."""
+        await self._control.pass_through()
+
     async def text(self, delta: str) -> None:
         """Says `delta`, as a part of the message that is open; opens one if there is none."""
         if not delta:

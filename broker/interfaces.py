@@ -52,8 +52,8 @@ class Directory(Protocol):
         """Raises Unavailable."""
         ...
 
-    async def forget(self, kind: str, whose: str, session: str) -> None:
-        """Raises Unavailable."""
+    async def forget(self, kind: str, whose: str, session: str, noted: Noted | None = None) -> None:
+        """Takes the session out; with `noted`, only if that is still its note. Raises Unavailable."""
         ...
 
     async def noted(self, kind: str, whose: str, before: int | None, limit: int) -> list[Noted]:

@@ -86,12 +86,21 @@ class LocalModel:
         self._server = xllamacpp.Server(params)
 
     async def answer(self, ctx: SessionContext) -> None:
-        """Streams the model's answer into the session. Cancelling it stops the model."""
-        messages = _prompt(await ctx.history(_HISTORY_MESSAGES), ctx)
-        async with self._turn:
-            await self._stream(messages, ctx)
+        """Streams the model's answer into the session. Cancelling it stops the model; so does holding the run.
 
-    async def _stream(self, messages: list[dict[str, str]], ctx: SessionContext) -> None:
+        A held run's stream is ended, for the model generates ahead of what is taken from it, and others may use it
+        meanwhile. Then it is asked to go on from what it had said.
+        """
+        prompt = _prompt(await ctx.history(_HISTORY_MESSAGES), ctx)
+        said: list[str] = []
+        whole = False
+        while not whole and len(said) < _MAX_TOKENS:
+            await ctx.released()
+            async with self._turn:
+                whole = await self._stream(_going_on(prompt, "".join(said)), ctx, said)
+
+    async def _stream(self, messages: list[dict[str, str]], ctx: SessionContext, said: list[str]) -> bool:
+        """Adds what it says to `said`; returns whether the model came to its end."""
         loop = asyncio.get_running_loop()
         chunks: asyncio.Queue[str | None] = asyncio.Queue()
         room = threading.BoundedSemaphore(_WAITING_CHUNKS)
@@ -109,12 +118,17 @@ class LocalModel:
                 put(text)
             return stop.is_set()
 
-        request = {"messages": messages, "stream": True, "max_tokens": _MAX_TOKENS, "temperature": 0.7}
+        left = _MAX_TOKENS - len(said)
+        request = {"messages": messages, "stream": True, "max_tokens": left, "temperature": 0.7}
         done = loop.run_in_executor(self._thread, self._generate, request, on_chunk, put)
         try:
             while (text := await chunks.get()) is not None:
+                if ctx.held:
+                    return False
                 await ctx.text(text)
+                said.append(text)
                 room.release()
+            return True
         finally:
             stop.set()
             await asyncio.shield(done)
@@ -157,6 +171,16 @@ def _prompt(history: list[Message], ctx: SessionContext) -> list[dict[str, str]]
     if not turns and ctx.input is not None:
         turns.append({"role": "user", "content": ctx.input.content})
     return [{"role": "system", "content": _SYSTEM}, *reversed(turns)]
+
+
+def _going_on(prompt: list[dict[str, str]], said: str) -> list[dict[str, str]]:
+    """The prompt, with what the model has said of its answer so far."""
+    if not said:
+        return prompt
+    *before, last = prompt
+    if last["role"] == "assistant":
+        return [*before, {"role": "assistant", "content": last["content"] + said}]
+    return [*prompt, {"role": "assistant", "content": said}]
 
 
 def make() -> Agent:

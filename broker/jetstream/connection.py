@@ -86,11 +86,13 @@ class Connection:
     ) -> None:
         assert self._connecting is not None
         self._connecting.cancel()
-        await self._tasks.__aexit__(exc_type, exc, tb)
-        self._ready.clear()
-        self._fail_waiting("the connection is closed")
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(self._nc.close(), 2)
+        try:
+            await self._tasks.__aexit__(exc_type, exc, tb)
+        finally:
+            self._ready.clear()
+            self._fail_waiting("the connection is closed")
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self._nc.close(), 2)
 
     @property
     def connected(self) -> bool:

@@ -7,6 +7,7 @@ the old one's place at the end.
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import orjson
 
@@ -34,10 +35,13 @@ class JetStreamDirectory:
         except ServerRefused as error:
             raise Unavailable(f"NATS refused the write: {error.description}") from error
 
-    async def forget(self, kind: str, whose: str, session: str) -> None:
-        """Raises Unavailable."""
+    async def forget(self, kind: str, whose: str, session: str, noted: Noted | None = None) -> None:
+        """See `broker.interfaces.Directory`. Raises Unavailable."""
+        wanted: dict[str, Any] = {"filter": _subject(kind, whose, session)}
+        if noted is not None:
+            wanted["seq"] = noted.seq + 1
         try:
-            await self._connection.api(f"STREAM.PURGE.{INDEX_STREAM}", {"filter": _subject(kind, whose, session)})
+            await self._connection.api(f"STREAM.PURGE.{INDEX_STREAM}", wanted)
         except ServerRefused as error:
             raise Unavailable(f"NATS refused to forget: {error.description}") from error
 

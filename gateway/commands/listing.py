@@ -31,7 +31,7 @@ async def sessions(ctx: CommandContext, command: SessionList, who: Identity) -> 
     listed = []
     for noted, state in zip(chosen, states, strict=True):
         if state.as_of == 0 or (state.deleted_seq and state.untouched and not state.created_seq):
-            await ctx.directory.forget("user", who.id, noted.session)
+            await ctx.directory.forget("user", who.id, noted.session, noted)
         else:
             listed.append(_session(noted, state))
     return {"sessions": listed, "after": _next(found, readable, chosen)}
@@ -61,7 +61,7 @@ async def handoffs(ctx: CommandContext, command: HandoffList, who: Identity) -> 
         for noted, state in zip(allowed, await _states(ctx, allowed), strict=True):
             views = [h for h in state.handoffs.values() if h.status == "waiting" and h.to == role]
             if not views:
-                await ctx.directory.forget("handoff", role, noted.session)
+                await ctx.directory.forget("handoff", role, noted.session, noted)
             for handoff in views:
                 since = {"session": noted.session, "since": noted.ts}
                 waiting[handoff.id] = since | handoff_view(handoff)
