@@ -44,7 +44,12 @@ class NoAnswer(AntiphonError):
 
 
 class NobodyCame(AntiphonError):
-    """Nobody took the hand-over in time; the agent still has the lane."""
+    """Nobody takes the lane over; the agent still has it. `code` is expired, or handoff_waits (another one does)."""
+
+    def __init__(self, to: str, code: str) -> None:
+        self.to = to
+        self.code = code
+        super().__init__(f"nobody with the role {to!r} takes over: {code}")
 
 
 class AskFailed(AntiphonError):

@@ -18,7 +18,7 @@ async def request(scope: LaneScope, event: HandoffRequested) -> None:
         scope.record(event)
         await scope.stored()
     if event.handoff_id not in scope.state.handoffs:
-        raise NobodyCame("another hand-over waits in this lane already")
+        raise NobodyCame(event.to, "handoff_waits")
     with contextlib.suppress(Unavailable):  # the directory is an aid
         await scope.services.directory.note("handoff", event.to, scope.subjects.session, now_ms())
 
@@ -35,7 +35,7 @@ async def outcome(scope: LaneScope, event: HandoffRequested) -> NoReturn:
         await scope.until(lambda _: None)
     with contextlib.suppress(Unavailable):
         await scope.services.directory.forget("handoff", event.to, scope.subjects.session)
-    raise NobodyCame(f"nobody with the role {event.to!r} took the lane in time")
+    raise NobodyCame(event.to, "expired")
 
 
 def _settled(state: SessionState, handoff_id: str) -> bool | None:
