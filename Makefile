@@ -46,7 +46,7 @@ types: .venv/.synced ## mypy, strict
 	.venv/bin/mypy
 
 .PHONY: behaviours
-behaviours: .venv/.synced ## What Antiphon must be seen to do, on real processes; B="B01 B19" chooses
+behaviours: .venv/.synced .venv/.synced-demo ## What Antiphon must be seen to do, on real processes; B="B01 B19" chooses
 	.venv/bin/python -m tests.behaviours $(B)
 
 .PHONY: browser
