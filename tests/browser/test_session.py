@@ -253,7 +253,7 @@ async def test_who_is_there_and_who_types(peer: Peer, site: Site, room: Room) ->
     await room.join(site.link())
     log.present(person("user-a", "active"), person("user-b", "typing", "pick_file"))
     people = room.page.get_by_role("list", name="Who is here").get_by_role("listitem")
-    await expect(people).to_have_text([re.compile("User A, active"), re.compile("User B, typing")])
+    await expect(people).to_have_text([re.compile("User-A, active"), re.compile("User-B, typing")])
     await expect(people.last).to_have_attribute("title", "User B, typing; can execute pick_file")
     await expect(room.page.locator("#typing")).to_have_text("User B is typing")
     log.present(person("user-a", "typing"), person("user-b", "away"))
