@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 ENDLESS = "stream 2000 tokens at 40/s"
 SOME_TEXT = re.compile(r"\S")
 SYSTEM = {"kind": "system"}
-BOB = {"kind": "user", "id": "user-b", "name": "User B"}
+OTHER = {"kind": "user", "id": "user-b", "name": "User B"}
 APPROVAL: Json = {
     "type": "approval.requested",
     "approvalId": "apr1",
@@ -125,7 +125,7 @@ async def test_an_agent_that_cannot_be_steered(peer: Peer, site: Site, room: Roo
 
 async def test_only_ones_own_can_be_taken_back(peer: Peer, site: Site, room: Room) -> None:
     log = await joined(peer, site, room)
-    for by in (BOB, {"kind": "user", "id": "user-a", "name": "User A"}):
+    for by in (OTHER, {"kind": "user", "id": "user-a", "name": "User A"}):
         event = {"type": "input.sent", "inputId": by["id"], "content": f"of {by['id']}"}
         log.append([event], by=by, id=by["id"])
     await expect(room.queue).to_have_count(2)
@@ -170,7 +170,7 @@ async def test_an_approval_is_a_card_until_it_is_decided(peer: Peer, site: Site,
 async def test_who_was_first_is_told(peer: Peer, site: Site, room: Room) -> None:
     log = await joined(peer, site, room)
     ask(log, APPROVAL)
-    refuse(peer, "approval.respond", "already_resolved", by=BOB, decision="allow_once", status="resolved")
+    refuse(peer, "approval.respond", "already_resolved", by=OTHER, decision="allow_once", status="resolved")
     await room.press("Reject")
     await expect(room.page.locator("#notice")).to_contain_text("User B was first: Allow.")
 
@@ -183,7 +183,7 @@ async def test_several_have_to_agree(peer: Peer, site: Site, room: Room) -> None
     await room.press("Allow")
     await expect(room.cards.locator(".votes")).to_have_text("1 of 2 have decided (User A: Allow)")
     await expect(room.cards.get_by_role("button", name="Reject")).to_be_disabled()
-    log.append([{"type": "approval.responded", "approvalId": "apr1", "option": "allow_once"}], by=BOB, id="vote")
+    log.append([{"type": "approval.responded", "approvalId": "apr1", "option": "allow_once"}], by=OTHER, id="vote")
     await expect(room.cards).to_have_count(0)
 
 
@@ -245,7 +245,14 @@ async def test_a_choice_is_a_list_and_can_be_declined(peer: Peer, site: Site, ro
 
 def person(ident: str, state: str, *tools: str) -> Json:
     devices = [{"device": "d", "state": state, "tools": list(tools)}]
-    return {"kind": "user", "id": ident, "name": ident.title(), "roles": [], "state": state, "devices": devices}
+    return {
+        "kind": "user",
+        "id": ident,
+        "name": ident.replace("-", " ").title(),
+        "roles": [],
+        "state": state,
+        "devices": devices,
+    }
 
 
 async def test_who_is_there_and_who_types(peer: Peer, site: Site, room: Room) -> None:
@@ -253,7 +260,7 @@ async def test_who_is_there_and_who_types(peer: Peer, site: Site, room: Room) ->
     await room.join(site.link())
     log.present(person("user-a", "active"), person("user-b", "typing", "pick_file"))
     people = room.page.get_by_role("list", name="Who is here").get_by_role("listitem")
-    await expect(people).to_have_text([re.compile("User-A, active"), re.compile("User-B, typing")])
+    await expect(people).to_have_text([re.compile("User A, active"), re.compile("User B, typing")])
     await expect(people.last).to_have_attribute("title", "User B, typing; can execute pick_file")
     await expect(room.page.locator("#typing")).to_have_text("User B is typing")
     log.present(person("user-a", "typing"), person("user-b", "away"))
@@ -320,11 +327,11 @@ async def test_calls_and_who_executes_them(peer: Peer, site: Site, room: Room) -
     await expect(call.locator(".text")).to_be_hidden()
     await expect(call.locator(".marks")).to_have_text("waits for somebody to execute it")
     claim = {"toolCallId": "c1", "claimId": "x"}
-    log.append([{"type": "tool.claimed", "expiresAt": 4_000_000_000_000} | claim], by=BOB, id="c")
+    log.append([{"type": "tool.claimed", "expiresAt": 4_000_000_000_000} | claim], by=OTHER, id="c")
     await expect(call.locator(".marks")).to_have_text("User B executes it")
-    log.append([{"type": "tool.progress", "value": "half"} | claim], by=BOB, id="p")
+    log.append([{"type": "tool.progress", "value": "half"} | claim], by=OTHER, id="p")
     await expect(call.locator(".marks")).to_have_text("User B executes it (half)")
-    log.append([{"type": "tool.resolved", "result": {}} | claim], by=BOB, id="r")
+    log.append([{"type": "tool.resolved", "result": {}} | claim], by=OTHER, id="r")
     await expect(call.locator(".marks")).to_have_text("executed by User B")
     log.agent([{"type": "TOOL_CALL_RESULT", "messageId": "m1", "toolCallId": "c1", "content": "a.png"}], run="run_1")
     result = room.message("m1")
@@ -366,7 +373,7 @@ async def test_what_was_rolled_back_is_struck_through(peer: Peer, site: Site, ro
     message = {"type": "TEXT_MESSAGE_START", "messageId": "m1", "role": "assistant"}
     segment = {"type": "message.segment", "messageId": "m1", "offset": 0, "text": "Wrong", "length": 5, "final": True}
     log.agent([message, segment, {"type": "TEXT_MESSAGE_END", "messageId": "m1"}], run="run_1")
-    log.append([{"type": "input.sent", "inputId": "i2", "content": "No:", "mode": "rollback"}], by=BOB, id="i2")
+    log.append([{"type": "input.sent", "inputId": "i2", "content": "No:", "mode": "rollback"}], by=OTHER, id="i2")
     await expect(room.queue.locator(".tag")).to_have_text("in its place")
     log.finish("run_1")
     await expect(room.message("m1")).to_have_class(re.compile("rolled-back"))
