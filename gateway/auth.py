@@ -6,20 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
-
-import jwt
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from broker.errors import ConfigError, ErrorCode, Refused
 from broker.events import Participant
 from gateway.config import GatewaySettings
+from gateway.keys import Key, pyjwt, read_keys
 
-MIN_SECRET_BYTES = 32
-"""RFC 7518, section 3.2: an HS256 key has at least the size of the hash."""
 MAX_TOKEN_BYTES = 16_384
 MAX_PATTERNS = 100
 MAX_ROLES = 32
@@ -78,14 +71,6 @@ class Identity:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A key that tokens may be signed with, and the one algorithm it is for (RFC 8725, section 3.1)."""
-
-    algorithm: str
-    material: Any
-
-
 class Authenticator:
     """Checks tokens against the keys that were configured."""
 
@@ -96,6 +81,7 @@ class Authenticator:
                 "(for a try-out, `antiphon dev` makes a key of its own)"
             )
         self._keys = keys
+        self._jwt = pyjwt(keys)
         self._issuer = issuer or None
         self._audience = audience or None
         self._leeway_s = leeway_s
@@ -103,9 +89,8 @@ class Authenticator:
     @classmethod
     def from_settings(cls, settings: GatewaySettings) -> Authenticator:
         """Raises ConfigError when there are no keys, or one cannot be used."""
-        keys = [*_secret_keys(settings), *_public_keys(settings)]
         return cls(
-            tuple(keys),
+            read_keys(settings),
             issuer=settings.jwt_issuer,
             audience=settings.jwt_audience,
             leeway_s=settings.jwt_leeway_s,
@@ -118,8 +103,8 @@ class Authenticator:
         if not token.isascii():
             raise _unauthorized("the token is not a JWT")
         try:
-            algorithm = jwt.get_unverified_header(token).get("alg")
-        except jwt.InvalidTokenError:
+            algorithm = self._jwt.get_unverified_header(token).get("alg")
+        except self._jwt.InvalidTokenError:
             raise _unauthorized("the token is not a JWT") from None
         problem = "no key here is for this token's algorithm"
         for key in self._keys:
@@ -127,16 +112,16 @@ class Authenticator:
                 continue
             try:
                 return _identity(self._decode(token, key))
-            except jwt.InvalidSignatureError:
+            except self._jwt.InvalidSignatureError:
                 problem = "the token is not signed with a key known here"
-            except jwt.ExpiredSignatureError:
+            except self._jwt.ExpiredSignatureError:
                 raise _unauthorized("the token has expired") from None
-            except jwt.InvalidTokenError as error:
+            except self._jwt.InvalidTokenError as error:
                 raise _unauthorized(f"the token cannot be accepted: {type(error).__name__}") from None
         raise _unauthorized(problem)
 
     def _decode(self, token: str, key: Key) -> Mapping[str, Any]:
-        claims: Mapping[str, Any] = jwt.decode(
+        claims: Mapping[str, Any] = self._jwt.decode(
             token,
             key.material,
             algorithms=[key.algorithm],
@@ -192,39 +177,3 @@ def _expression(pattern: str) -> re.Pattern[str]:
     if not rest:
         return re.compile(first)
     return re.compile(first + "".join(f"(?>.*?{part})" for part in rest[:-1]) + ".*" + rest[-1])
-
-
-def _secret_keys(settings: GatewaySettings) -> list[Key]:
-    secret = settings.jwt_secret
-    if settings.jwt_secret_file:
-        secret = _read("ANTIPHON_JWT_SECRET_FILE", settings.jwt_secret_file).decode("utf-8", "replace").strip()
-    if not secret:
-        return []
-    if len(secret.encode()) < MIN_SECRET_BYTES:
-        raise ConfigError(f"the JWT secret must have at least {MIN_SECRET_BYTES} bytes")
-    if secret.startswith("-----BEGIN "):
-        raise ConfigError("the JWT secret is a PEM key: name it in ANTIPHON_JWT_PUBLIC_KEYS instead")
-    return [Key("HS256", secret.encode())]
-
-
-def _public_keys(settings: GatewaySettings) -> list[Key]:
-    keys = []
-    for path in filter(None, (part.strip() for part in settings.jwt_public_keys.split(","))):
-        try:
-            material = load_pem_public_key(_read("ANTIPHON_JWT_PUBLIC_KEYS", path))
-        except ValueError:
-            raise ConfigError(f"ANTIPHON_JWT_PUBLIC_KEYS: {path} is not a PEM public key") from None
-        if isinstance(material, RSAPublicKey):
-            keys.append(Key("RS256", material))
-        elif isinstance(material, Ed25519PublicKey):
-            keys.append(Key("EdDSA", material))
-        else:
-            raise ConfigError(f"ANTIPHON_JWT_PUBLIC_KEYS: {path} is neither an RSA nor an Ed25519 key")
-    return keys
-
-
-def _read(variable: str, path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{variable}: cannot read {path}: {error.strerror}") from None

@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+import jwt
 import psutil
 import pytest
 import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support.bare import Answer, Bare, Ended, bare, get, until_status
 from tests.support.nats import single_server
 from tests.support.place import Place
-from tests.support.rawclient import Wire
+from tests.support.rawclient import Refusal, Wire
 from tests.support.stack import Process, Stack, metric
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -430,6 +433,20 @@ async def test_draining(world: World) -> None:
     assert all(0 <= wait <= 2000 for wait in waits)
     assert len(set(waits)) > 10, "they must not all come back at once"
     assert ends[-1][0] - ends[0][0] > 0.5, "they must not all be sent away at once"
+
+
+async def test_a_gateway_that_knows_public_keys_alone(world: World) -> None:
+    ours, theirs = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    path = world.stack.directory / "public.pem"
+    path.write_bytes(ours.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    gateway = await world.stack.gateway(jwt_secret_file="", jwt_public_keys=str(path))
+    claims = {"sub": "user-1", "exp": int(time.time()) + 60, "sessions": {"*": ["read"]}}
+    async with await Wire.open(gateway.url, jwt.encode(claims, ours, "EdDSA")) as wire:
+        await wire.subscribe(Place(world.session()))
+    for stranger in (jwt.encode(claims, theirs, "EdDSA"), world.stack.token()):
+        with pytest.raises(Refusal, match="unauthorized"):
+            await Wire.open(gateway.url, stranger)
+    await gateway.kill()
 
 
 # --- starting wrong --------------------------------------------------------------------------------------------------------

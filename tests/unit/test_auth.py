@@ -21,8 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.errors import ConfigError, ErrorCode, Refused
-from gateway.auth import MAX_PATTERNS, MAX_TOKEN_BYTES, MIN_SECRET_BYTES, Authenticator, Identity, Right
+from gateway.auth import MAX_PATTERNS, MAX_TOKEN_BYTES, Authenticator, Identity, Right
 from gateway.config import GatewaySettings
+from gateway.keys import MIN_SECRET_BYTES
 
 SECRET = "s" * MIN_SECRET_BYTES
 SESSIONS = {"team-*": ["read", "send"], "demo": ["read"]}
