@@ -21,8 +21,8 @@ from tests.behaviours.conftest import Figure
 from tests.support.nats import NatsNode, free_ports
 from tests.support.place import Frame, Place
 from tests.support.plane import PlaneWorld, refused
-from tests.support.rawclient import WAIT_S, Wire, http_get
-from tests.support.stack import Process, Stack, metric, open_log
+from tests.support.rawclient import WAIT_S, Wire
+from tests.support.stack import Stack, lanes_lost, open_log
 from tests.support.tcp import proxy_to
 
 AGENT = "tests.support.agents_people:desk"
@@ -133,23 +133,29 @@ async def _nobody_came(world: PlaneWorld) -> None:
 # --- unasked, in mid-stream ------------------------------------------------------------------------------------------
 
 
-async def test_a_worker_that_sleeps_while_a_human_takes_over(stack: Stack, figure: Figure) -> None:
+async def test_a_worker_that_sleeps_while_a_human_takes_over(
+    stack: Stack, nats_server: NatsNode, figure: Figure
+) -> None:
     (port,) = free_ports(1)
-    async with _world(stack) as world:
-        # What it was about to write is tried when it wakes; it must not give up on that before.
-        zombie = await stack.worker(AGENT, worker_port=str(port), ack_timeout_s="60")
+    async with proxy_to(nats_server.url) as proxy, _world(stack) as world:
+        # What was on its way when it fell asleep is answered when it wakes; it must not give up on that before.
+        zombie = await stack.worker(AGENT, worker_port=str(port), ack_timeout_s="60", nats_url=proxy.url)
         async with (
             await world.wire("user-1", ("read", "send")) as user,
             await world.wire("boss", ("admin",), gateway=1) as boss,
         ):
             place = await _streaming(user, "zombie")
+            async with asyncio.timeout(WAIT_S):
+                await proxy.hold([f" {world.log.subjects('zombie').deltas('main')} ".encode()])
             zombie.pause()
             fence = (await boss.command("handoff.claim", session="zombie"))["fence"]
             await user.follow(place, lambda p: RUN in p.ended)
             said = _handed_over(place)
             await boss.input("zombie", "b", "I go on with this")
             zombie.resume()
-            refusals = await _refusals(zombie, port)
+            proxy.release()
+            await lanes_lost(port, 1)
+            assert proxy.refusals >= 1
             # It is the same worker that works on, once the human is done.
             await boss.command("handoff.return", session="zombie", lane="main", inputId="note", note="thank you")
             await user.follow(place, lambda p: NEXT_RUN in p.ended)
@@ -164,19 +170,9 @@ async def test_a_worker_that_sleeps_while_a_human_takes_over(stack: Stack, figur
         assert zombie.running
         assert await _stale(world, "zombie") == []
     figure(
-        f"fenced at sequence {fence} after {len(said.split())} tokens, asleep; {refusals:.0f} writes of the zombie "
-        "refused, 0 in the log"
+        f"fenced at sequence {fence} after {len(said.split())} tokens, asleep; {proxy.refusals} writes of the "
+        "zombie refused, 0 in the log"
     )
-
-
-async def _refusals(zombie: Process, port: int) -> float:
-    """Waits until the zombie has noticed; its own count."""
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            _, exposition = await http_get(f"http://127.0.0.1:{port}/metrics")
-            if count := metric(exposition, "antiphon_worker_fence_refusals_total"):
-                return count
-            await asyncio.sleep(0.02)
 
 
 async def test_a_gateway_dies_right_after_a_claim(stack: Stack, nats_server: NatsNode, figure: Figure) -> None:

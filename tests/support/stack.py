@@ -26,6 +26,7 @@ from broker.jetstream.connection import Connection
 from broker.jetstream.log import JetStreamLog
 from broker.subjects import place_of
 from tests.support.nats import cluster, single_server
+from tests.support.rawclient import WAIT_S, http_get
 
 READY_WAIT_S = 20.0
 STOP_WAIT_S = 20.0
@@ -267,3 +268,14 @@ def metric(exposition: str, name: str, **labels: str) -> float:
         if sample == wanted:
             return float(value)
     return 0.0
+
+
+async def lanes_lost(worker_port: int, lanes: int) -> None:
+    """Returns when a worker has noticed that it has lost so many lanes: at a write, or by what it has read before."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            _, exposition = await http_get(f"http://127.0.0.1:{worker_port}/metrics")
+            ends = ("fenced", "taken")
+            if sum(metric(exposition, "antiphon_worker_jobs_total", end=end) for end in ends) >= lanes:
+                return
+            await asyncio.sleep(0.05)

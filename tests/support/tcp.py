@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
+
+_REFUSAL = re.compile(rb'"err_code":(?:10071|10164)')
+_REFUSAL_BYTES = len(b'"err_code":10071')
 
 
 class Proxy:
@@ -26,6 +30,10 @@ class Proxy:
         """Set when something has been swallowed."""
         self.cut_at: bytes | None = None
         """Cuts a connection on which the client sends this."""
+        self.refusals = 0
+        """Writes that the server has refused because of what stands in the log by now."""
+        self._held: dict[asyncio.StreamWriter, bytearray] | None = None
+        self._more_held = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -37,6 +45,19 @@ class Proxy:
 
     def thaw(self) -> None:
         self._flowing.set()
+
+    async def hold(self, parts: Collection[bytes]) -> None:
+        """Keeps what clients send from the server from now on, and returns when each part has been sent."""
+        self._held = {}
+        while not all(any(part in sent for sent in self._held.values()) for part in parts):
+            self._more_held.clear()
+            await self._more_held.wait()
+
+    def release(self) -> None:
+        """Sends what has been held on to the server."""
+        held, self._held = self._held or {}, None
+        for writer, sent in held.items():
+            writer.write(bytes(sent))
 
     def cut(self) -> None:
         """Resets every connection there is, and passes everything on from now on."""
@@ -85,6 +106,7 @@ class Proxy:
                 each.transport.abort()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, request: bool) -> None:
+        end = b""
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
                 await self._flowing.wait()
@@ -95,6 +117,13 @@ class Proxy:
                     self.cut_at = None
                     self.cut()
                     break
+                if request and self._held is not None:
+                    self._held.setdefault(writer, bytearray()).extend(data)
+                    self._more_held.set()
+                    continue
+                if not request:
+                    self.refusals += len(_REFUSAL.findall(end + data))
+                    end = data[-_REFUSAL_BYTES + 1 :]
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()
