@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent_worker.errors import NoAnswer, TooManyCalls
-from agent_worker.scope import LaneScope, now_ms
-from agent_worker.tools import LATE_MS
+from agent_worker.scope import LATE_MS, LaneScope
 from broker.events import ApprovalRequested, ApprovalResolved, ApprovalResponded, Participant
 from broker.schema import Schema
 from broker.state import Approval, SessionState
@@ -84,7 +83,7 @@ async def _decided(scope: LaneScope, approval: Approval) -> Decision:
 
 
 def question(
-    approval_id: str, message: str, schema: Mapping[str, Any], *, roles: tuple[str, ...], expires_s: float | None
+    approval_id: str, message: str, schema: Mapping[str, Any], *, roles: tuple[str, ...], expires_at: int | None
 ) -> ApprovalRequested:
     return ApprovalRequested(
         approval_id,
@@ -92,7 +91,7 @@ def question(
         message,
         ("answer", "decline"),
         "decline",
-        expires_at=expiry(expires_s),
+        expires_at=expires_at,
         roles=roles or None,
         response_schema=schema,
     )
@@ -103,8 +102,3 @@ def answer_of(decided: Decision) -> Any:
     if decided.option == "answer":
         return decided.payload
     raise NoAnswer("declined" if decided.status == "resolved" else decided.status)
-
-
-def expiry(after_s: float | None) -> int | None:
-    """The time, ms since 1970, that many seconds from now."""
-    return None if after_s is None else now_ms() + int(after_s * 1000)

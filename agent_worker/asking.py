@@ -51,7 +51,7 @@ def free_lane(state: SessionState, agent: str) -> str:
 async def request(scope: LaneScope, run_id: str, input_id: str, agent: str, content: str, *, detached: bool) -> None:
     """Queues the child's input and offers its job, unless an earlier attempt of the run has. Raises AskFailed, LogError."""
     if input_id not in scope.state.seen:
-        check(scope.state, run_id, agent, _name(scope))
+        check(scope.state, run_id, agent, scope.services.agent.name)
         lane = free_lane(scope.state, agent)
         scope.record(RunRequested(input_id, run_id, lane, agent, agent, content, detached))
         await scope.stored()
@@ -61,10 +61,6 @@ async def request(scope: LaneScope, run_id: str, input_id: str, agent: str, cont
     queued = scope.state.queued(input_id)
     if queued is not None:
         await scope.services.jobs.offer(scope.subjects, queued.lane, agent)
-
-
-def _name(scope: LaneScope) -> str:
-    return scope.services.agent.name
 
 
 async def answer(scope: LaneScope, input_id: str, agent: str, at_ms: int) -> str:

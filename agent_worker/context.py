@@ -13,10 +13,11 @@ from agent_worker.approvals import Decision
 from agent_worker.calls import CallIds
 from agent_worker.control import RunControl
 from agent_worker.errors import AskFailed
-from agent_worker.scope import LaneScope, now_ms
+from agent_worker.scope import LaneScope
 from agent_worker.speaking import Speaking
 from agent_worker.tools import ClientCall, Target, ToolFunction
 from agent_worker.watching import RunPresence
+from broker.clock import in_ms
 from broker.events import ApprovalRequested, HandoffRequested, InputApplied
 from broker.presence import Present
 from broker.state import Cancel, QueuedInput, SessionState
@@ -239,7 +240,7 @@ class SessionContext(Speaking):
             message,
             offered,
             default,
-            expires_at=approvals.expiry(expires_s),
+            expires_at=_at(expires_s),
             tool_call_id=tool_call_id,
             key=key,
             roles=tuple(roles) or None,
@@ -266,7 +267,7 @@ class SessionContext(Speaking):
         approvals.check_schema(schema)
         id_ = self._call_ids.name("apr", [message, schema, list(roles)], key)
         self._end_texts()
-        request = approvals.question(id_, message, schema, roles=tuple(roles), expires_s=expires_s)
+        request = approvals.question(id_, message, schema, roles=tuple(roles), expires_at=_at(expires_s))
         return approvals.answer_of(await self._decide(request))
 
     async def _decide(self, request: ApprovalRequested) -> Decision:
@@ -293,7 +294,7 @@ class SessionContext(Speaking):
         await self._control.boundary()
         id_ = self._call_ids.name("ho", [to, reason, summary], key)
         self._end_texts()
-        event = HandoffRequested(id_, to, reason, summary, approvals.expiry(expires_s))
+        event = HandoffRequested(id_, to, reason, summary, _at(expires_s))
         await handing_over.request(self._scope, event)
         async with self._waiting():
             await handing_over.outcome(self._scope, event)
@@ -312,7 +313,7 @@ class SessionContext(Speaking):
             await asking.request(self._scope, self.run_id, input_id, agent, content, detached=False)
         try:
             async with self._waiting():
-                text = await asking.answer(self._scope, input_id, agent, now_ms() + int(timeout_s * 1000))
+                text = await asking.answer(self._scope, input_id, agent, in_ms(timeout_s))
         except asyncio.CancelledError:
             # Given up by the author: nobody waits for it any more. But a run that is left to another worker still does,
             # and one that ends takes what it asked for with it.
@@ -339,6 +340,11 @@ class SessionContext(Speaking):
         with self._control.waiting():
             async with self._scope.slot.parked():
                 yield
+
+
+def _at(after_s: float | None) -> int | None:
+    """The time that many seconds from now, if there is an end."""
+    return None if after_s is None else in_ms(after_s)
 
 
 AgentFunction = Callable[[SessionContext], Awaitable[None]]

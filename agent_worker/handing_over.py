@@ -6,7 +6,8 @@ import contextlib
 from typing import NoReturn
 
 from agent_worker.errors import NobodyCame
-from agent_worker.scope import LaneScope, now_ms
+from agent_worker.scope import LaneScope
+from broker.clock import now_ms
 from broker.errors import Unavailable
 from broker.events import HandoffExpired, HandoffRequested
 from broker.state import SessionState

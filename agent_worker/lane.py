@@ -18,14 +18,12 @@ from broker.events import (
     MessageSegment,
     OtherEvent,
     ReasoningMessageContent,
-    ReasoningMessageEnd,
     RunRequested,
     TextMessageContent,
-    TextMessageEnd,
     ToolCallArgs,
-    ToolCallEnd,
     ToolCallResult,
     ToolRequested,
+    stream_end,
 )
 
 StreamKind = Literal["text", "reasoning", "tool_call"]
@@ -172,7 +170,7 @@ class LaneQueue:
         return Write(tuple(events), None, 0)
 
     def _ending(self, stream: _Stream, reason: str) -> tuple[MessageSegment, Event]:
-        return self._segment(stream, final=True, reason=reason), _end(stream)
+        return self._segment(stream, final=True, reason=reason), stream_end(stream.kind, stream.id)
 
     def _segment(self, stream: _Stream, *, final: bool = False, reason: str | None = None) -> MessageSegment:
         text = "".join(stream.unsettled)
@@ -201,20 +199,3 @@ def _delta(stream: _Stream, text: str) -> Delta:
             return ToolCallArgs(stream.id, text)
         case _:
             assert_never(stream.kind)
-
-
-def end_event(kind: StreamKind, id_: str) -> Event:
-    """The event that ends a text."""
-    match kind:
-        case "text":
-            return TextMessageEnd(id_)
-        case "reasoning":
-            return ReasoningMessageEnd(id_)
-        case "tool_call":
-            return ToolCallEnd(id_)
-        case _:
-            assert_never(kind)
-
-
-def _end(stream: _Stream) -> Event:
-    return end_event(stream.kind, stream.id)

@@ -8,11 +8,12 @@ import structlog
 
 from agent_worker.assignment import EndCancelled, GiveUp, Release, Start, TakeOver, next_action
 from agent_worker.run import HandOver, LaneTaken, RunExecution, StopReason
-from agent_worker.scope import LaneScope, WorkerServices, now_ms
+from agent_worker.scope import LaneScope, WorkerServices
 from agent_worker.slots import Slot
 from agent_worker.takeover import end_cancelled, end_lost, take_over
 from agent_worker.writer import LaneWriter
 from broker.checkpoint import MAX_BYTES, advance, encode_checkpoint
+from broker.clock import now_ms
 from broker.errors import LogError, Unavailable, WrongSequence
 from broker.events import Participant
 from broker.interfaces import Job, Of
@@ -100,9 +101,10 @@ class LaneOwner:
         handed_over = False
         async with asyncio.TaskGroup() as tasks:
             helpers = [tasks.create_task(c) for c in (self._heartbeat(), self._follow(), writer.run())]
-            await self._reached(fence)
+            scope = self._scope(writer, fence)
+            await scope.reached(fence)
             try:
-                await self._run_all(self._scope(writer, fence))
+                await self._run_all(scope)
             except HandOver:
                 handed_over = True
             except LaneTaken:
@@ -177,11 +179,6 @@ class LaneOwner:
             fresh = await load(self._services.log, self._subjects)
             self._loaded.transcript, self._loaded.quiet = fresh.transcript, fresh.quiet
             self._notify()
-
-    async def _reached(self, seq: int) -> None:
-        """Returns when record `seq` has been folded."""
-        while self._state.as_of < seq:
-            await self._changed.wait()
 
     async def _next_change(self) -> None:
         await self._changed.wait()

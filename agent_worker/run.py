@@ -15,7 +15,7 @@ from agent_worker.control import RunControl
 from agent_worker.errors import ContentTooLarge
 from agent_worker.scope import LaneScope
 from agent_worker.watching import CostControl, RunPresence
-from broker.endings import call_endings, in_records
+from broker.endings import call_endings, in_records, run_cancelled
 from broker.errors import LogError, RunErrorCode
 from broker.events import AGUI_PROTOCOL_VERSION, Event, InputApplied, RunError, RunFinished, RunStarted
 from broker.loading import read_messages
@@ -123,8 +123,7 @@ class RunExecution:
                 return self._cancelled(run, "requested" if cancel is None else cancel.reason)
 
     def _cancelled(self, run: Run, reason: str) -> tuple[str, Event]:
-        outcome = {"type": "cancelled", "reason": reason}
-        return "cancelled", self._end("cancelled", RunFinished(self.scope.subjects.session, run.run_id, outcome))
+        return "cancelled", self._end("cancelled", run_cancelled(self.scope.subjects.session, run.run_id, reason))
 
     async def _first(
         self, agent: asyncio.Task[None], run: Run, control: RunControl, presence: RunPresence

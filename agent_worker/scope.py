@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +12,7 @@ from agent_worker.metrics import WorkerMetrics
 from agent_worker.sizes import check_size
 from agent_worker.slots import Slot
 from agent_worker.writer import LaneWriter
+from broker.clock import now_ms
 from broker.events import Entry, Event, Participant
 from broker.interfaces import Directory, JobQueue, Presence, SessionLog
 from broker.loading import Loaded, read_entry
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from agent_worker.context import Agent
 
 T = TypeVar("T")
+
+LATE_MS = 500
+"""By how much an end in the log may be late: the clocks of gateways and workers differ a little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +70,14 @@ class LaneScope:
         check_size(event)
         self.writer.record(event)
 
-    async def stored(self) -> None:
-        """Returns when everything said so far is stored and folded. Raises LogError."""
-        seq = await self.writer.flush()
+    async def reached(self, seq: int) -> None:
+        """Returns when record `seq` has been folded."""
         while self.state.as_of < seq:
             await self.changed()
+
+    async def stored(self) -> None:
+        """Returns when everything said so far is stored and folded. Raises LogError."""
+        await self.reached(await self.writer.flush())
 
     async def until(self, found: Callable[[SessionState], T | None], at_ms: int | None = None) -> T | None:
         """Waits until `found` finds something in the state, and returns it; None when it is `at_ms` by the wall clock."""
@@ -91,8 +97,3 @@ class LaneScope:
     async def entry(self, seq: int) -> Entry:
         """The record at `seq`. Raises Unavailable."""
         return await read_entry(self.services.log, self.subjects, seq)
-
-
-def now_ms() -> int:
-    """The wall clock, ms since 1970."""
-    return int(time.time() * 1000)

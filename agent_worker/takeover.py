@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from agent_worker.run import RunExecution
 from agent_worker.scope import LaneScope
-from broker.endings import abandoned_code, call_result, closing_events, in_records, text_endings
+from broker.endings import abandoned, closing_events, in_records, run_cancelled, text_endings
 from broker.errors import RunErrorCode
-from broker.events import EndReason, Event, RunError, RunFinished, RunTakenOver, ToolFailed
+from broker.events import EndReason, Event, RunError, RunTakenOver
 from broker.loading import Loaded
 from broker.state import QueuedInput, Run
 
@@ -14,7 +14,7 @@ from broker.state import QueuedInput, Run
 async def end_cancelled(scope: LaneScope, run: Run) -> None:
     """Ends a run that was cancelled while no worker was at work on it."""
     reason = "requested" if run.cancel is None else run.cancel.reason
-    ending = RunFinished(scope.subjects.session, run.run_id, {"type": "cancelled", "reason": reason})
+    ending = run_cancelled(scope.subjects.session, run.run_id, reason)
     await _close(scope, run, "cancelled", ending)
     scope.services.metrics.runs.labels("cancelled").inc()
 
@@ -53,12 +53,11 @@ async def take_over(execution: RunExecution, run: Run, attempt: int) -> None:
 
 
 def _calls_lost(scope: LaneScope, run: Run) -> list[Event]:
-    """The tools that the former worker itself was executing, and that may not be executed twice."""
+    """Ends the tools that the former worker itself was executing, and that may not be executed twice."""
     events: list[Event] = []
     for call in scope.state.calls.values():
         if call.run == run.run_id and call.status == "open" and call.executor == "agent" and not call.idempotent:
-            code = abandoned_code(call).value
-            events += [ToolFailed(call.id, code), call_result(call.id, code)]
+            events += abandoned(call)
     return events
 
 

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from agent_worker.errors import ArgumentsInvalid, ToolFailed, TooManyCalls
-from agent_worker.scope import LaneScope, now_ms
+from agent_worker.scope import LATE_MS, LaneScope
 from agent_worker.sizes import check_size
-from broker import endings
+from broker.clock import in_ms, now_ms
+from broker.endings import call_failure, call_result, error_content, read_resolved, result_content
 from broker.errors import ToolErrorCode
 from broker.events import (
     ToolCallResult,
     ToolCallStart,
     ToolLapsed,
     ToolRequested,
-    ToolResolved,
 )
 from broker.events import ToolFailed as ToolFailedEvent
 from broker.schema import Schema, SchemaInvalid
 from broker.state import Call, SessionState
 from broker.tools import ToolDeclaration
-
-LATE_MS = 500
-"""By how much a claim may be late: the clocks of gateways and workers differ a little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +78,6 @@ def check_arguments(name: str, args: Mapping[str, Any], declared: Sequence[ToolD
 
 async def request(scope: LaneScope, call: ClientCall, declared: Sequence[ToolDeclaration]) -> None:
     """Writes the call. Raises TooManyCalls, ContentTooLarge, LogError."""
-    now = now_ms()
     targeted = call.target.user is not None or call.target.device is not None
     grace_s = call.target.grace_s
     await _announce(
@@ -94,8 +90,8 @@ async def request(scope: LaneScope, call: ClientCall, declared: Sequence[ToolDec
             idempotent=call.idempotent,
             participant=call.target.user,
             device=call.target.device,
-            any_after=now + int(grace_s * 1000) if targeted and grace_s is not None else None,
-            deadline=now + int(call.deadline_s * 1000),
+            any_after=in_ms(grace_s) if targeted and grace_s is not None else None,
+            deadline=in_ms(call.deadline_s),
             result_schema=next((d.result for d in declared if d.result is not None), None),
         ),
     )
@@ -112,7 +108,7 @@ async def _announce(scope: LaneScope, event: ToolRequested) -> Call:
     call = scope.state.calls.get(event.tool_call_id)
     if call is None:
         # The fold took no notice of it: it must not be waited for, nor be left without a result.
-        _answer(scope, event.tool_call_id, endings.error_content(ToolErrorCode.NOT_RUN.value))
+        scope.writer.record(call_result(event.tool_call_id, error_content(ToolErrorCode.NOT_RUN.value)))
         raise TooManyCalls(f"{event.name}: the session has as many tool calls as it may have")
     return call
 
@@ -123,8 +119,7 @@ async def outcome(scope: LaneScope, call_id: str, name: str) -> Any:
         call = scope.state.calls[call_id]
         if call.status != "open":
             return await _settled(scope, call, name)
-        at_ms = _next_time(call)
-        changed = await scope.until(lambda state, call=call: _differs(state, call), at_ms)  # type: ignore[misc]
+        changed = await scope.until(lambda state, call=call: _changed(state, call), _next_time(call))  # type: ignore[misc]
         if changed is None:
             await _time_is_up(scope, call)
 
@@ -136,8 +131,10 @@ def _next_time(call: Call) -> int | None:
     return min(times) + LATE_MS if times else None
 
 
-def _differs(state: SessionState, call: Call) -> bool | None:
-    return True if state.calls.get(call.id) is not call else None
+def _changed(state: SessionState, call: Call) -> Call | None:
+    """The call as it is now. One that is gone has ended with its run, and whoever waits for it is about to be stopped."""
+    now = state.calls.get(call.id)
+    return None if now is call else now
 
 
 async def _time_is_up(scope: LaneScope, call: Call) -> None:
@@ -154,12 +151,12 @@ async def _time_is_up(scope: LaneScope, call: Call) -> None:
 
 async def _settled(scope: LaneScope, call: Call, name: str) -> Any:
     """The result of a call that is settled, also put into the transcript."""
+    code = call.code or ToolErrorCode.ERROR.value
     if call.status == "failed":
-        _answer_once(scope, call, endings.error_content(call.code or ToolErrorCode.ERROR.value))
-        raise ToolFailed(name, call.code or ToolErrorCode.ERROR.value)
-    entry = await scope.entry(call.settled_seq)
-    resolved = next((e for e in entry.events if isinstance(e, ToolResolved) and e.tool_call_id == call.id), None)
-    _answer_once(scope, call, endings.result_content(resolved))
+        _answer_once(scope, call, error_content(code))
+        raise ToolFailed(name, code)
+    resolved = await read_resolved(scope.services.log, scope.subjects, call)
+    _answer_once(scope, call, result_content(resolved))
     if resolved is None:
         raise ToolFailed(name, ToolErrorCode.OUTCOME_UNKNOWN.value)
     if resolved.error is not None:
@@ -169,29 +166,28 @@ async def _settled(scope: LaneScope, call: Call, name: str) -> Any:
 
 def _answer_once(scope: LaneScope, call: Call, content: str) -> None:
     if not call.answered:
-        _answer(scope, call.id, content)
+        scope.writer.record(call_result(call.id, content))
 
 
-def _answer(scope: LaneScope, call_id: str, content: str) -> None:
-    scope.writer.record(ToolCallResult(f"res_{call_id}", call_id, content))
+async def _fail(scope: LaneScope, call_id: str, code: ToolErrorCode, message: str | None = None) -> None:
+    """Ends a call that no client executes."""
+    scope.writer.record(*call_failure(call_id, code, message))
+    await scope.stored()
 
 
 def _own_answer(call_id: str, result: Any) -> ToolCallResult:
     """Text as it is; anything else as JSON, marked so that it is read back as what it was."""
     if isinstance(result, str):
-        return ToolCallResult(f"res_{call_id}", call_id, result)
-    return ToolCallResult(f"res_{call_id}", call_id, orjson.dumps(result).decode(), extra={"json": True})
+        return call_result(call_id, result)
+    return replace(call_result(call_id, orjson.dumps(result).decode()), extra={"json": True})
 
 
 async def reject(scope: LaneScope, call_id: str, name: str, args: Mapping[str, Any]) -> None:
     """A call that was not allowed is in the log all the same, and its result says so. Raises ToolFailed."""
-    code = ToolErrorCode.REJECTED.value
     if call_id not in scope.state.calls:
         await _announce(scope, ToolRequested(call_id, name, args, "agent"))
-        scope.writer.record(ToolFailedEvent(call_id, code))
-        _answer(scope, call_id, endings.error_content(code))
-        await scope.stored()
-    raise ToolFailed(name, code)
+        await _fail(scope, call_id, ToolErrorCode.REJECTED)
+    raise ToolFailed(name, ToolErrorCode.REJECTED.value)
 
 
 async def run_own(
@@ -207,9 +203,7 @@ async def run_own(
     elif call.status != "open":
         return await _own_result(scope, call, name)
     elif not idempotent:
-        scope.writer.record(ToolFailedEvent(call_id, ToolErrorCode.OUTCOME_UNKNOWN.value))
-        _answer(scope, call_id, endings.error_content(ToolErrorCode.OUTCOME_UNKNOWN.value))
-        await scope.stored()
+        await _fail(scope, call_id, ToolErrorCode.OUTCOME_UNKNOWN)
         raise ToolFailed(name, ToolErrorCode.OUTCOME_UNKNOWN.value)
     key = f"{scope.subjects.session}/{call.write_id}"
     try:
@@ -218,10 +212,7 @@ async def run_own(
         check_size(answer)
     except Exception as error:
         # What the tool raised, or gave back, cannot be its result: the call ends with the kind of error.
-        code = ToolErrorCode.ERROR.value
-        scope.writer.record(ToolFailedEvent(call_id, code))
-        _answer(scope, call_id, endings.error_content(code, type(error).__name__))
-        await scope.stored()
+        await _fail(scope, call_id, ToolErrorCode.ERROR, type(error).__name__)
         raise
     scope.writer.record(answer)
     await scope.stored()

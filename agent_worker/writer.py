@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from agent_worker.config import WorkerSettings
 from agent_worker.lane import LaneQueue, StreamKind
 from agent_worker.metrics import WorkerMetrics
+from broker.clock import now_ms
 from broker.errors import LogError
 from broker.events import Entry, Event, Participant
 from broker.interfaces import SessionLog
@@ -69,7 +69,7 @@ class LaneWriter:
                 delta = write.off is not None
                 entry = Entry(
                     id=str(WriteId(self._fence, self._n)),
-                    ts=int(time.time() * 1000),
+                    ts=now_ms(),
                     events=write.events,
                     lane=self._lane,
                     run=None if delta else self.run_id,

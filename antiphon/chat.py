@@ -12,8 +12,20 @@ from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.patch_stdout import patch_stdout
 
 from antiphon.showing import Begin, End, Note, Piece, Queued, Show, Showing
-from antiphon.talk import Access, TranscriptPrinter, run_over
-from antiphon_client import AntiphonError, CaughtUp, Client, Entry, Gap, Receipt, Reset, Session, SessionEvent, Snapshot
+from antiphon.talk import Access, TranscriptPrinter, run_of, run_over
+from antiphon_client import (
+    AntiphonError,
+    CaughtUp,
+    Client,
+    Entry,
+    Gap,
+    InputNotApplied,
+    Receipt,
+    Reset,
+    Session,
+    SessionEvent,
+    Snapshot,
+)
 
 _HELP = (
     "Enter sends · /now TEXT interrupts the run with it · /stop ends the run · /take-back your last waiting message · "
@@ -40,7 +52,13 @@ async def _plain(session: Session, first: str | None) -> None:
     lines = [first] if first is not None else []
     lines += [line for line in (await asyncio.to_thread(sys.stdin.read)).splitlines() if line.strip()]
     for line in lines:
-        run_id = (await session.send(line)).run_id
+        receipt = await session.send(line)
+        try:
+            run_id = await run_of(receipt)
+        except InputNotApplied:
+            continue  # somebody has taken it back
+        if run_id is None:
+            continue
         async for event in events:
             printer.show(event)
             if isinstance(event, Entry) and run_over(event, run_id):

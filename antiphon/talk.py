@@ -12,7 +12,18 @@ from dataclasses import dataclass
 
 from antiphon.place import Place, make_token
 from antiphon.showing import Begin, End, Note, Piece, Queued, Show, Showing
-from antiphon_client import CaughtUp, Client, Entry, Gap, InputNotApplied, Reset, Session, SessionEvent, Snapshot
+from antiphon_client import (
+    CaughtUp,
+    Client,
+    Entry,
+    Gap,
+    InputNotApplied,
+    Receipt,
+    Reset,
+    Session,
+    SessionEvent,
+    Snapshot,
+)
 from broker.errors import ConfigError
 
 _AWAY_LOOK_S = 0.25
@@ -71,22 +82,29 @@ async def send(where: Access, name: str, text: str, *, wait: bool, as_json: bool
             print(json.dumps(fields) if as_json else f"stored as {receipt.input_id}, starts {receipt.run_id}")
             return 0
         try:
-            applied = await receipt.applied()
+            run_id = await run_of(receipt)
         except InputNotApplied as error:
             print(f"antiphon: the message did not reach the agent: {error.code}", file=sys.stderr)
             return 1
-        if applied.run_id is None:
-            # It is for the human who has the session, and may be answered at any time, or never.
+        if run_id is None:
             print("antiphon: a person has the session; the message is with them", file=sys.stderr)
             return 0
-        answer = await _answer(session, applied.run_id, show=not as_json)
+        answer = await _answer(session, run_id, show=not as_json)
         outcome = await receipt.finished()
         if as_json:
-            fields = {"runId": applied.run_id, "outcome": outcome.kind, "code": outcome.code, "text": answer}
+            fields = {"runId": run_id, "outcome": outcome.kind, "code": outcome.code, "text": answer}
             print(json.dumps(fields))
         elif not outcome.ok:
             print(f"antiphon: the run ended: {outcome.kind} {outcome.message or ''}".rstrip(), file=sys.stderr)
         return 0 if outcome.ok else 1
+
+
+async def run_of(receipt: Receipt) -> str | None:
+    """The run that a message has gone into: its own, or one that was going on when it came.
+
+    None if a human has the session, who may answer at any time, or never. Raises InputNotApplied.
+    """
+    return (await receipt.applied()).run_id
 
 
 async def _answer(session: Session, run_id: str, *, show: bool) -> str:
@@ -117,12 +135,8 @@ async def _answer(session: Session, run_id: str, *, show: bool) -> str:
 
 
 def run_over(entry: Entry, run_id: str) -> bool:
-    """Whether an entry ends the run, or says that it will never start."""
-    ends = any(body.get("type") in ("RUN_FINISHED", "RUN_ERROR") for body in entry.events)
-    taken_back = any(
-        body.get("type") == "input.cancel.requested" and f"run_{body.get('inputId')}" == run_id for body in entry.events
-    )
-    return (ends and entry.run == run_id) or taken_back
+    """Whether an entry ends the run."""
+    return entry.run == run_id and any(body.get("type") in ("RUN_FINISHED", "RUN_ERROR") for body in entry.events)
 
 
 async def tail(where: Access, name: str, *, from_start: bool, as_json: bool, until_idle: bool) -> int:

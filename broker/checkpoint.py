@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from broker.codec import participant_from_wire, participant_to_wire
+from broker.codec import by_to_wire, participant_from_wire
 from broker.events import Participant
 from broker.session_config import SessionConfig, config_to_wire, merged
 from broker.state import Ended, InputFate, Lane, Remembered, Seen, SessionState
@@ -152,7 +152,7 @@ def _pages_from_wire(wire: dict[str, Any]) -> tuple[Page, ...]:
 
 
 def _lane_to_wire(lane: Lane) -> dict[str, Any]:
-    owner = None if lane.owner is None else participant_to_wire(lane.owner)
+    owner = by_to_wire(lane.owner)
     return {"fence": lane.fence, "owner": owner, "n": lane.last_n, "can": list(lane.can), "pool": lane.pool}
 
 
@@ -171,11 +171,11 @@ def _session_to_wire(state: SessionState) -> dict[str, Any]:
         "title": state.title,
         "metadata": dict(state.metadata),
         "config": config_to_wire(state.config),
-        "createdBy": _by_to_wire(state.created_by),
+        "createdBy": by_to_wire(state.created_by),
         "createdSeq": state.created_seq,
         "closed": state.closed,
         "deletedSeq": state.deleted_seq,
-        "remembered": {key: [r.option, _by_to_wire(r.by), r.seq] for key, r in state.remembered.items()},
+        "remembered": {key: [r.option, by_to_wire(r.by), r.seq] for key, r in state.remembered.items()},
     }
 
 
@@ -196,17 +196,13 @@ def _session_from_wire(wire: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _by_to_wire(by: Participant | None) -> dict[str, Any] | None:
-    return None if by is None else participant_to_wire(by)
-
-
 def _fate_to_wire(fate: InputFate) -> dict[str, Any]:
     return {
         "inputId": fate.input_id,
         "seq": fate.seq,
         "status": fate.status,
         "code": fate.code,
-        "by": _by_to_wire(fate.by),
+        "by": by_to_wire(fate.by),
         "run": fate.run,
     }
 

@@ -172,6 +172,11 @@ def participant_to_wire(by: Participant) -> dict[str, Any]:
     return wire
 
 
+def by_to_wire(by: Participant | None) -> dict[str, Any] | None:
+    """As `participant_to_wire`, where there may be nobody."""
+    return None if by is None else participant_to_wire(by)
+
+
 def participant_from_wire(wire: Any) -> Participant | None:
     """None for anything that is not a participant."""
     match wire:

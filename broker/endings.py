@@ -11,24 +11,23 @@ from typing import Any
 
 import orjson
 
-from broker.codec import decode_at, event_to_wire
+from broker.codec import event_to_wire
 from broker.errors import ToolErrorCode
 from broker.events import (
     EndReason,
     Event,
     MessageSegment,
-    ReasoningMessageEnd,
-    TextMessageEnd,
-    ToolCallEnd,
+    RunFinished,
     ToolCallResult,
     ToolFailed,
     ToolResolved,
+    stream_end,
 )
 from broker.interfaces import SessionLog
 from broker.lease import parse_write_id
-from broker.loading import read_entry
+from broker.loading import entry_of, read_entry
 from broker.state import Call, OpenStream, SessionState
-from broker.subjects import SessionSubjects, place_of
+from broker.subjects import SessionSubjects
 from broker.tail import StoredEntry
 from broker.transcript import Message
 
@@ -57,7 +56,7 @@ async def text_endings(
     for stream in state.lane(lane).streams.values():
         rest = await _unsettled_text(log, subjects, lane, fence, stream)
         events.append(MessageSegment(stream.id, stream.settled, len(rest), rest, True, reason))
-        events.append(_end(stream))
+        events.append(stream_end(stream.kind, stream.id))
     return events
 
 
@@ -71,23 +70,27 @@ async def call_endings(log: SessionLog, subjects: SessionSubjects, state: Sessio
         if call.run != run or call.answered:
             continue
         if call.status == "open":
-            code = abandoned_code(call)
-            events += [ToolFailed(call.id, code.value), call_result(call.id, code.value)]
+            events += abandoned(call)
         elif call.status == "resolved":
-            events.append(_result(call.id, result_content(await read_resolved(log, subjects, call))))
+            events.append(call_result(call.id, result_content(await read_resolved(log, subjects, call))))
         else:
-            events.append(call_result(call.id, call.code or ToolErrorCode.ERROR.value))
+            events.append(call_result(call.id, error_content(call.code or ToolErrorCode.ERROR.value)))
     # The agent was still writing the arguments: nobody can have executed that.
     for stream in state.lane(lane).streams.values():
         if stream.kind == "tool_call" and stream.id not in state.calls:
-            events.append(call_result(stream.id, ToolErrorCode.NOT_RUN.value))
+            events.append(call_result(stream.id, error_content(ToolErrorCode.NOT_RUN.value)))
     return events
 
 
-def abandoned_code(call: Call) -> ToolErrorCode:
-    """How an open call ends when its run is stopped: what nobody has claimed has not been executed."""
+def abandoned(call: Call) -> list[Event]:
+    """Ends an open call whose run, or whose executor, is gone: what nobody has claimed has not been executed."""
     nobody = call.executor == "client" and not call.claims
-    return ToolErrorCode.NOT_RUN if nobody else ToolErrorCode.OUTCOME_UNKNOWN
+    return call_failure(call.id, ToolErrorCode.NOT_RUN if nobody else ToolErrorCode.OUTCOME_UNKNOWN)
+
+
+def call_failure(tool_call_id: str, code: ToolErrorCode, message: str | None = None) -> list[Event]:
+    """Ends a call without a result, and says so in the transcript."""
+    return [ToolFailed(tool_call_id, code.value), call_result(tool_call_id, error_content(code.value, message))]
 
 
 def error_content(code: str, message: str | None = None) -> str:
@@ -126,24 +129,15 @@ def in_records(events: Sequence[Event]) -> Iterator[tuple[Event, ...]]:
         yield tuple(record)
 
 
-def call_result(tool_call_id: str, code: str) -> ToolCallResult:
-    """The result of a call that has none."""
-    return _result(tool_call_id, error_content(code))
-
-
-def _result(tool_call_id: str, content: str) -> ToolCallResult:
+def call_result(tool_call_id: str, content: str) -> ToolCallResult:
+    """The result of a call, in the transcript."""
     # The id is made of the call's, so that two who close the same run write the same.
     return ToolCallResult(f"res_{tool_call_id}", tool_call_id, content)
 
 
-def _end(stream: OpenStream) -> Event:
-    match stream.kind:
-        case "reasoning":
-            return ReasoningMessageEnd(stream.id)
-        case "tool_call":
-            return ToolCallEnd(stream.id)
-        case _:
-            return TextMessageEnd(stream.id)
+def run_cancelled(session: str, run_id: str, reason: str) -> RunFinished:
+    """Ends a run that was stopped; `reason` is that of its cancel, or unwatched, or handed_over."""
+    return RunFinished(session, run_id, {"type": "cancelled", "reason": reason})
 
 
 async def _unsettled_text(log: SessionLog, subjects: SessionSubjects, lane: str, fence: int, stream: OpenStream) -> str:
@@ -159,12 +153,9 @@ async def _unsettled_text(log: SessionLog, subjects: SessionSubjects, lane: str,
 
 
 def _put(text: Message, stored: StoredEntry, stream: OpenStream, fence: int) -> None:
-    place = place_of(stored.subject)
-    if place is None:
-        return
-    entry, _ = decode_at(place, stored.body)
-    write = parse_write_id(entry.id)
-    if write is None or write.fence >= fence or entry.off is None:
+    entry = entry_of(stored)
+    write = None if entry is None else parse_write_id(entry.id)
+    if entry is None or write is None or write.fence >= fence or entry.off is None:
         return
     for event in entry.events:
         about: Any = getattr(event, "message_id", None) or getattr(event, "tool_call_id", None)

@@ -112,7 +112,8 @@ class SessionLog(Protocol):
     ) -> int:
         """Claims a lane whose ownership record is at `expected`; returns the fence.
 
-        `can` is what the owner's agent takes: "inject" for inputs in the middle of a run. Raises WrongSequence if another came first, Unavailable.
+        `can` is what the owner's agent takes: "inject" for inputs in the middle of a run. Raises WrongSequence if another
+        came first, Unavailable.
         """
         ...
 

@@ -38,13 +38,19 @@ class Loaded:
 
     def apply(self, stored: StoredEntry) -> None:
         """Folds the next record."""
-        place = place_of(stored.subject)
-        if place is None:
+        entry = entry_of(stored)
+        if entry is None:
             return
         before = self.state
-        self.transcript.apply(stored.seq, decode_at(place, stored.body)[0])
+        self.transcript.apply(stored.seq, entry)
         if self.state.idle and before.runs:
             self.quiet.append(self.state)
+
+
+def entry_of(stored: StoredEntry) -> Entry | None:
+    """What a stored entry says, as far as its writer had the right to; None for a place that this version does not know."""
+    place = place_of(stored.subject)
+    return None if place is None else decode_at(place, stored.body)[0]
 
 
 async def load_state(log: SessionLog, subjects: SessionSubjects) -> SessionState:
@@ -54,9 +60,9 @@ async def load_state(log: SessionLog, subjects: SessionSubjects) -> SessionState
     while not end:
         entries, end = await log.read(subjects, position, Of.RECORDS)
         for stored in entries:
-            place = place_of(stored.subject)
-            if place is not None:
-                state = fold(state, stored.seq, decode_at(place, stored.body)[0])
+            entry = entry_of(stored)
+            if entry is not None:
+                state = fold(state, stored.seq, entry)
             position = stored.seq
     return state
 
@@ -79,8 +85,7 @@ async def read_entry(log: SessionLog, subjects: SessionSubjects, seq: int) -> En
     for _ in range(_STALE_TRIES):
         page, _ = await log.read(subjects, seq - 1, Of.RECORDS)
         if page:
-            place = place_of(page[0].subject) if page[0].seq == seq else None
-            return VOID if place is None else decode_at(place, page[0].body)[0]
+            return (entry_of(page[0]) if page[0].seq == seq else None) or VOID
         await asyncio.sleep(_STALE_WAIT_S)
     raise Unavailable("a replica of the log stays behind")
 
@@ -111,9 +116,9 @@ async def _messages_between(log: SessionLog, subjects: SessionSubjects, page: Pa
         entries, end = await log.read(subjects, position, Of.RECORDS)
         for stored in entries:
             position = stored.seq
-            place = place_of(stored.subject)
-            if place is not None:
-                transcript.apply(stored.seq, decode_at(place, stored.body)[0])
+            entry = entry_of(stored)
+            if entry is not None:
+                transcript.apply(stored.seq, entry)
     return [message for message in transcript.messages if message.seq < before]
 
 

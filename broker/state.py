@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from broker.events import Participant
 from broker.session_config import SessionConfig
@@ -27,8 +27,6 @@ FATES_KEPT = 64
 """Ended inputs, runs, calls and approvals whose end is remembered, for receipts. Older ones are known to have been."""
 
 _SEEN_MERGE = 256
-
-OnBusy = Literal["auto", "inject", "enqueue", "interrupt", "rollback", "reject"]
 
 
 @dataclass(frozen=True, slots=True)

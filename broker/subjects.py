@@ -30,13 +30,10 @@ from enum import StrEnum
 from broker.errors import InvalidName
 
 MAIN_LANE = "main"
-DEFAULT_POOL = "default"
 
-_SESSION = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_LANE = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_INPUT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_DEVICE = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_RUN_ID = re.compile(r"run_[A-Za-z0-9_-]{1,64}")
+_LONG = re.compile(r"[A-Za-z0-9_-]{1,128}"), "1-128 of A-Z a-z 0-9 _ -"
+_SHORT = re.compile(r"[A-Za-z0-9_-]{1,64}"), "1-64 of A-Z a-z 0-9 _ -"
+_RUN_ID = re.compile(r"run_[A-Za-z0-9_-]{1,64}"), "run_ and the inputId that starts the run"
 
 
 class Kind(StrEnum):
@@ -58,36 +55,43 @@ class Place:
 
 def check_session(name: str) -> str:
     """Returns `name`, or raises InvalidName."""
-    if not _SESSION.fullmatch(name):
-        raise InvalidName("session", name, "1-128 of A-Z a-z 0-9 _ -")
-    return name
+    return _checked("session", name, _LONG)
 
 
 def check_lane(name: str) -> str:
     """Returns `name`, or raises InvalidName."""
-    if not _LANE.fullmatch(name):
-        raise InvalidName("lane", name, "1-64 of A-Z a-z 0-9 _ -")
-    return name
+    return _checked("lane", name, _SHORT)
 
 
 def check_input_id(value: str) -> str:
     """Returns `value`, or raises InvalidName."""
-    if not _INPUT_ID.fullmatch(value):
-        raise InvalidName("inputId", value, "1-64 of A-Z a-z 0-9 _ -")
-    return value
+    return _checked("inputId", value, _SHORT)
+
+
+def check_claim_id(value: str) -> str:
+    """Returns `value`, or raises InvalidName."""
+    return _checked("claimId", value, _SHORT)
 
 
 def check_device(value: str) -> str:
     """Returns `value`, or raises InvalidName."""
-    if not _DEVICE.fullmatch(value):
-        raise InvalidName("device", value, "1-64 of A-Z a-z 0-9 _ -")
-    return value
+    return _checked("device", value, _SHORT)
+
+
+def check_worker_id(kind: str, value: str) -> str:
+    """Returns `value`, an id that a worker has made (a toolCallId, approvalId or handoffId), or raises InvalidName."""
+    return _checked(kind, value, _LONG)
 
 
 def check_run_id(value: str) -> str:
     """Returns `value`, or raises InvalidName."""
-    if not _RUN_ID.fullmatch(value):
-        raise InvalidName("runId", value, "run_ and the inputId that starts the run")
+    return _checked("runId", value, _RUN_ID)
+
+
+def _checked(kind: str, value: str, form: tuple[re.Pattern[str], str]) -> str:
+    pattern, said = form
+    if not pattern.fullmatch(value):
+        raise InvalidName(kind, value, said)
     return value
 
 

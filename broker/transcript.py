@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from broker.codec import participant_from_wire, participant_to_wire
+from broker.codec import by_to_wire, participant_from_wire
 from broker.events import (
     Entry,
     Event,
@@ -95,7 +95,7 @@ class Message:
         """The message as clients see it."""
         view: dict[str, Any] = {"id": self.id, "role": self.role, "seq": self.seq, "text": self.text}
         view |= {"status": self.status, "reason": self.reason, "lane": self.lane, "run": self.run}
-        view["by"] = None if self.by is None else participant_to_wire(self.by)
+        view["by"] = by_to_wire(self.by)
         if self.name is not None:
             view["name"] = self.name
         if self.tool_call_id is not None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.codec import participant_to_wire
-from broker.events import Participant
+from broker.codec import by_to_wire
 from broker.session_config import config_to_wire
 from broker.state import Approval, Call, Cancel, Handoff, Lane, QueuedInput, Run, SessionState
 
@@ -23,12 +22,8 @@ def public_view(state: SessionState) -> dict[str, Any]:
         "calls": [_call(call) for call in state.calls.values() if call.status == "open"],
         "approvals": [_approval(a) for a in state.approvals.values() if a.status == "pending"],
         "handoffs": [handoff_view(h) for h in state.handoffs.values() if h.status == "waiting"],
-        "remembered": {key: {"option": r.option, "by": _by(r.by)} for key, r in state.remembered.items()},
+        "remembered": {key: {"option": r.option, "by": by_to_wire(r.by)} for key, r in state.remembered.items()},
     }
-
-
-def _by(by: Participant | None) -> dict[str, Any] | None:
-    return None if by is None else participant_to_wire(by)
 
 
 def _lane(lane: Lane) -> dict[str, Any]:
@@ -49,7 +44,7 @@ def _run(run: Run) -> dict[str, Any]:
 
 
 def _cancel(cancel: Cancel) -> dict[str, Any]:
-    return {"mode": cancel.mode, "by": _by(cancel.by), "reason": cancel.reason}
+    return {"mode": cancel.mode, "by": by_to_wire(cancel.by), "reason": cancel.reason}
 
 
 def _input(queued: QueuedInput) -> dict[str, Any]:
@@ -57,7 +52,7 @@ def _input(queued: QueuedInput) -> dict[str, Any]:
         "inputId": queued.input_id,
         "seq": queued.seq,
         "ts": queued.ts,
-        "by": _by(queued.by),
+        "by": by_to_wire(queued.by),
         "content": queued.content,
         "mode": queued.mode,
         "lane": queued.lane,
@@ -81,7 +76,12 @@ def _call(call: Call) -> dict[str, Any]:
         "deadline": call.deadline,
         "claim": None
         if claim is None
-        else {"claimId": claim.claim_id, "by": _by(claim.by), "device": claim.device, "expiresAt": claim.expires_at},
+        else {
+            "claimId": claim.claim_id,
+            "by": by_to_wire(claim.by),
+            "device": claim.device,
+            "expiresAt": claim.expires_at,
+        },
     }
 
 
@@ -101,7 +101,7 @@ def _approval(approval: Approval) -> dict[str, Any]:
         "quorum": approval.quorum,
         "responseSchema": None if approval.response_schema is None else dict(approval.response_schema),
         "details": None if approval.details is None else dict(approval.details),
-        "votes": [{"by": _by(vote.by), "option": vote.option} for vote in approval.votes],
+        "votes": [{"by": by_to_wire(vote.by), "option": vote.option} for vote in approval.votes],
     }
 
 

@@ -6,11 +6,10 @@ does it too after a while: all of them write the same, and the fold takes each w
 
 from __future__ import annotations
 
-import time
-
-from broker.endings import closing_events, in_records
+from broker.clock import now_ms
+from broker.endings import closing_events, in_records, run_cancelled
 from broker.errors import WrongSequence
-from broker.events import Entry, Participant, RunFinished
+from broker.events import Entry, Participant
 from broker.interfaces import SessionLog
 from broker.lease import WriteId
 from broker.state import SessionState
@@ -34,14 +33,12 @@ async def close_left_open(log: SessionLog, subjects: SessionSubjects, state: Ses
     if held.human is None or held.run is None:
         return 0
     events = await closing_events(log, subjects, state, lane, held.fence, "handed_over")
-    outcome = {"type": "cancelled", "reason": "handed_over"}
+    ending = run_cancelled(subjects.session, held.run, "handed_over")
     last = 0
-    for n, record in enumerate(
-        in_records([*events, RunFinished(subjects.session, held.run, outcome)]), held.last_n + 1
-    ):
+    for n, record in enumerate(in_records([*events, ending]), held.last_n + 1):
         entry = Entry(
             id=str(WriteId(held.fence, n)),
-            ts=int(time.time() * 1000),
+            ts=now_ms(),
             events=record,
             lane=lane,
             run=held.run,

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from broker.errors import InvalidName
-from broker.subjects import MAIN_LANE, check_input_id, check_lane, check_session
+from broker.subjects import MAIN_LANE, check_claim_id, check_input_id, check_lane, check_session, check_worker_id
 from gateway.fields import Fields
 
 LEASE_MS_MIN, LEASE_MS_MAX, LEASE_MS_DEFAULT = 1_000, 120_000, 15_000
 KEY_CHARS = 256
 LIST_MAX, LIST_DEFAULT = 200, 50
-_WORKER_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +197,7 @@ def _tool_release(id_: int, fields: Fields) -> ToolRelease:
 
 
 def _approval_respond(id_: int, fields: Fields) -> ApprovalRespond:
-    approval_id = _worker_id("approvalId", fields)
+    approval_id = check_worker_id("approvalId", fields.text("approvalId"))
     return ApprovalRespond(id_, fields.session(), approval_id, fields.text("option"), fields.any("payload"))
 
 
@@ -214,7 +210,7 @@ def _approval_revoke(id_: int, fields: Fields) -> ApprovalRevoke:
 
 def _handoff_claim(id_: int, fields: Fields) -> HandoffClaim:
     lane = fields.maybe_text("lane")
-    handoff_id = None if fields.any("handoffId") is None else _worker_id("handoffId", fields)
+    handoff_id = None if fields.any("handoffId") is None else check_worker_id("handoffId", fields.text("handoffId"))
     return HandoffClaim(id_, fields.session(), None if lane is None else check_lane(lane), handoff_id)
 
 
@@ -269,18 +265,8 @@ _PARSERS: dict[str, Callable[[int, Fields], PlaneCommand]] = {
 
 
 def _call_id(fields: Fields) -> str:
-    return _worker_id("toolCallId", fields)
-
-
-def _worker_id(name: str, fields: Fields) -> str:
-    value = fields.text(name)
-    if not _WORKER_ID.fullmatch(value):
-        raise InvalidName(name, value, "1-128 of A-Z a-z 0-9 _ -")
-    return value
+    return check_worker_id("toolCallId", fields.text("toolCallId"))
 
 
 def _claim_id(fields: Fields) -> str:
-    value = fields.text("claimId")
-    if not _CLIENT_ID.fullmatch(value):
-        raise InvalidName("claimId", value, "1-64 of A-Z a-z 0-9 _ -")
-    return value
+    return check_claim_id(fields.text("claimId"))

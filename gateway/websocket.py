@@ -12,6 +12,7 @@ import orjson
 import structlog
 from aiohttp import WSMessage, WSMsgType, web
 
+from broker.clock import now_ms
 from broker.errors import CloseCode, CursorError, ErrorCode, InvalidName, LogError, Refused
 from broker.interfaces import SessionLog
 from broker.presence import Member
@@ -201,7 +202,7 @@ class ClientConnection:
         who = self._who()
         match command:
             case protocol.Ping():
-                return protocol.pong(command.id, int(time.time() * 1000))
+                return protocol.pong(command.id, now_ms())
             case protocol.Subscribe():
                 return await self._subscribe(command, who)
             case protocol.Unsubscribe():

@@ -122,6 +122,7 @@ __all__ = [
     "ToolReleased",
     "ToolRequested",
     "ToolResolved",
+    "stream_end",
     "stream_id",
 ]
 
@@ -211,6 +212,17 @@ class Entry:
     run: str | None = None
     by: Participant | None = None
     off: int | None = None
+
+
+def stream_end(kind: str, id_: str) -> Event:
+    """The event that ends a text of a kind: reasoning, tool_call (its arguments) or text."""
+    match kind:
+        case "reasoning":
+            return ReasoningMessageEnd(id_)
+        case "tool_call":
+            return ToolCallEnd(id_)
+        case _:
+            return TextMessageEnd(id_)
 
 
 def stream_id(event: Delta) -> str:

@@ -13,7 +13,7 @@ from broker.events.extra import Extra, no_extra
 class InputSent:
     """A participant's message, for the agent; `input_id` is the client's and counts once in the session's life.
 
-    `mode` says what becomes of it while a run is active (`broker.state.OnBusy`); None: what the session says.
+    `mode` says what becomes of it while a run is active (`broker.session_config.ON_BUSY`); None: what the session says.
     """
 
     TYPE: ClassVar[str] = "input.sent"

@@ -12,7 +12,8 @@ from broker.session_config import ON_BUSY, SessionConfig
 from broker.state import MAX_INPUTS, Cancel, InputFate, QueuedInput, SessionState
 from broker.subjects import MAIN_LANE
 
-_OVERTAKING = ("interrupt", "rollback")
+OVERTAKING = ("interrupt", "rollback")
+"""Modes of inputs that stop the run, and wait in front of the others."""
 
 
 def sent(state: SessionState, seq: int, entry: Entry, event: InputSent) -> SessionState:
@@ -44,7 +45,7 @@ def _refusal(state: SessionState, queued: QueuedInput, mode: str) -> str | None:
         return None
     if not config.allows_mode(roles, mode):
         return "mode_not_allowed"
-    joins = mode not in _OVERTAKING
+    joins = mode not in OVERTAKING
     waiting = [i for i in state.queue(MAIN_LANE) if not (joins and _supersedes(config, queued, i))]
     own = sum(_same(i.by, queued.by) for i in waiting)
     if len(waiting) >= config.max_queue or own >= config.queue_of(roles):
@@ -61,13 +62,13 @@ def _taken(state: SessionState, queued: QueuedInput, mode: str) -> SessionState:
     lane = state.lane(MAIN_LANE)
     run = state.lane_run(MAIN_LANE)
     if run is None:
-        mode = mode if mode in _OVERTAKING else "enqueue"
+        mode = mode if mode in OVERTAKING else "enqueue"
     elif mode in ("auto", "inject"):
         mode = "inject" if "inject" in lane.can and run.cancel is None else "enqueue"
     elif mode == "reject":
         mode = "enqueue"
     queued = replace(queued, mode=mode)
-    if mode in _OVERTAKING:
+    if mode in OVERTAKING:
         if run is not None:
             state = cancel(state, run, Cancel("immediate", queued.by, mode))
         return _ahead(state, queued)
@@ -79,8 +80,8 @@ def _taken(state: SessionState, queued: QueuedInput, mode: str) -> SessionState:
 
 def _ahead(state: SessionState, queued: QueuedInput) -> SessionState:
     """In front of all that wait, behind those that were put there before."""
-    ahead = tuple(i for i in state.inputs if i.mode in _OVERTAKING)
-    rest = tuple(i for i in state.inputs if i.mode not in _OVERTAKING)
+    ahead = tuple(i for i in state.inputs if i.mode in OVERTAKING)
+    rest = tuple(i for i in state.inputs if i.mode not in OVERTAKING)
     return replace(state, inputs=(*ahead, queued, *rest))
 
 

@@ -159,6 +159,16 @@ class Connection:
         _raise_for(answer)
         return answer
 
+    async def purge(self, stream: str, subjects: str, before: int | None = None) -> None:
+        """Deletes the messages of a stream on these subjects, or only those before sequence `before`. Raises Unavailable."""
+        wanted: dict[str, Any] = {"filter": subjects}
+        if before is not None:
+            wanted["seq"] = before
+        try:
+            await self.api(f"STREAM.PURGE.{stream}", wanted)
+        except ServerRefused as error:
+            raise Unavailable(f"NATS refused to delete: {error.description}") from error
+
     @contextlib.contextmanager
     def inbox(self) -> Iterator[tuple[str, asyncio.Queue[Msg]]]:
         """A reply subject for answers that are many, and where they come; as many as the request asked for."""

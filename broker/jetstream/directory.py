@@ -7,7 +7,6 @@ the old one's place at the end.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import orjson
 
@@ -37,13 +36,8 @@ class JetStreamDirectory:
 
     async def forget(self, kind: str, whose: str, session: str, noted: Noted | None = None) -> None:
         """See `broker.interfaces.Directory`. Raises Unavailable."""
-        wanted: dict[str, Any] = {"filter": _subject(kind, whose, session)}
-        if noted is not None:
-            wanted["seq"] = noted.seq + 1
-        try:
-            await self._connection.api(f"STREAM.PURGE.{INDEX_STREAM}", wanted)
-        except ServerRefused as error:
-            raise Unavailable(f"NATS refused to forget: {error.description}") from error
+        before = None if noted is None else noted.seq + 1
+        await self._connection.purge(INDEX_STREAM, _subject(kind, whose, session), before)
 
     async def noted(self, kind: str, whose: str, before: int | None, limit: int) -> list[Noted]:
         """The newest notes before note `before`, newest first. Raises Unavailable."""

@@ -218,11 +218,8 @@ class JetStreamLog:
 
     async def forget_before(self, subjects: SessionSubjects, seq: int) -> None:
         # First the ownership records: without them no owner of before can write, a checkpoint least of all.
-        for wanted in ({"filter": subjects.everything, "seq": seq}, {"filter": subjects.checkpoint}):
-            try:
-                await self._connection.api(f"STREAM.PURGE.{subjects.stream}", wanted)
-            except ServerRefused as error:
-                raise Unavailable(f"NATS refused to delete: {error.description}") from error
+        await self._connection.purge(subjects.stream, subjects.everything, seq)
+        await self._connection.purge(subjects.stream, subjects.checkpoint)
 
     async def write_checkpoint(self, subjects: SessionSubjects, lane: str, fence: int, body: bytes) -> None:
         headers = _fence_headers(subjects, lane, fence) | {"Nats-Rollup": "sub"}

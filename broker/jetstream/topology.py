@@ -54,7 +54,11 @@ def pool_consumer(pool: str) -> str:
 
 def wanted_streams(settings: LogSettings) -> dict[str, dict[str, Any]]:
     """Stream configurations by name."""
-    streams = {META_STREAM: _meta(settings), INDEX_STREAM: _index(settings), WORK_STREAM: _work(settings)}
+    streams = {
+        META_STREAM: _newest(settings, META_STREAM, "antiphon.meta.*"),
+        INDEX_STREAM: _newest(settings, INDEX_STREAM, "idx.>"),
+        WORK_STREAM: _work(settings),
+    }
     for partition in range(settings.partitions):
         streams[stream_name(partition)] = _partition(settings, partition)
     return streams
@@ -108,20 +112,11 @@ def _work(settings: LogSettings) -> dict[str, Any]:
     }
 
 
-def _index(settings: LogSettings) -> dict[str, Any]:
+def _newest(settings: LogSettings, name: str, subjects: str) -> dict[str, Any]:
+    """A stream that keeps the last message of each subject."""
     return _common(settings) | {
-        "name": INDEX_STREAM,
-        "subjects": ["idx.>"],
-        "retention": "limits",
-        "discard": "old",
-        "max_msgs_per_subject": 1,
-    }
-
-
-def _meta(settings: LogSettings) -> dict[str, Any]:
-    return _common(settings) | {
-        "name": META_STREAM,
-        "subjects": ["antiphon.meta.*"],
+        "name": name,
+        "subjects": [subjects],
         "retention": "limits",
         "discard": "old",
         "max_msgs_per_subject": 1,

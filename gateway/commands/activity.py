@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 
+from broker.clock import now_ms
 from broker.errors import Unavailable
 from broker.interfaces import Directory
 from gateway.auth import Identity
@@ -27,7 +28,7 @@ class Activity:
         if last is not None and now - last < _NOTE_EVERY_S:
             return
         try:
-            await self._directory.note("user", who.id, session, int(time.time() * 1000))
+            await self._directory.note("user", who.id, session, now_ms())
         except Unavailable:
             return
         self._noted[key] = now

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.codec import participant_to_wire
+from broker.clock import now_ms
+from broker.codec import by_to_wire, participant_to_wire
 from broker.errors import ErrorCode, Refused
 from broker.events import ApprovalResponded, ApprovalRevoked
 from broker.fold.approvals import response_problem
 from broker.state import Approval, SessionState, Vote
 from gateway.auth import Identity, Right
-from gateway.commands.context import CommandContext, already_resolved, now_ms, short_id
+from gateway.commands.context import CommandContext, already_resolved, short_id
 from gateway.plane import ApprovalRespond, ApprovalRevoke
 
 _MESSAGES = {
@@ -92,7 +93,7 @@ def _refusal(code: ErrorCode, approval: Approval) -> Refused:
     if code is ErrorCode.ALREADY_RESOLVED:
         by = approval.votes[-1].by if approval.votes and approval.status == "resolved" else None
         data = {"status": approval.status, "decision": approval.decision}
-        data["by"] = None if by is None else participant_to_wire(by)
+        data["by"] = by_to_wire(by)
     elif code is ErrorCode.ROLE_REQUIRED:
         data = {"roles": list(approval.roles)}
     elif code is ErrorCode.BAD_OPTION:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from broker.clock import now_ms
 from broker.errors import ErrorCode, Refused
 from broker.events import Entry, Event
 from broker.interfaces import Directory, JobQueue, Of, SessionLog
@@ -107,10 +107,6 @@ class CommandContext:
             raise Refused(ErrorCode.SCHEMA_INVALID, f"the schema cannot be used: {error}") from None
         if problem is not None:
             raise Refused(code, f"at {problem.path or 'the root'}: {problem.message}", path=problem.path)
-
-
-def now_ms() -> int:
-    return int(time.time() * 1000)
 
 
 def check_json(field_name: str, value: Any, limit: int) -> None:

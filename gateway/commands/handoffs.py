@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.codec import participant_to_wire
+from broker.clock import now_ms
+from broker.codec import by_to_wire
 from broker.errors import ErrorCode, Refused, Unavailable, WrongSequence
 from broker.events import HandoffReturned, Participant
 from broker.fold.handoffs import may_return
 from broker.state import SessionState
 from broker.subjects import MAIN_LANE
 from gateway.auth import Identity, Right
-from gateway.commands.context import CommandContext, not_allowed, now_ms
+from gateway.commands.context import CommandContext, not_allowed
 from gateway.feed import Feed
 from gateway.handed_over import close_left_open
 from gateway.plane import HandoffClaim, HandoffReturn
@@ -86,8 +87,7 @@ def _not_found() -> Refused:
 
 
 def _already_claimed(human: Participant | None) -> Refused:
-    by = None if human is None else participant_to_wire(human)
-    return Refused(ErrorCode.ALREADY_CLAIMED, "somebody else has taken the lane", by=by)
+    return Refused(ErrorCode.ALREADY_CLAIMED, "somebody else has taken the lane", by=by_to_wire(human))
 
 
 async def give_back(ctx: CommandContext, command: HandoffReturn, who: Identity) -> dict[str, Any]:

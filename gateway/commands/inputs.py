@@ -15,9 +15,8 @@ from gateway.commands.context import CommandContext, not_allowed
 from gateway.feed import Feed
 from gateway.protocol import InputCancel, InputSend
 
-_STEERING = ("inject", "interrupt", "rollback")
+_STEERING = ("inject", *inputs.OVERTAKING)
 """Modes that change what an agent is doing for others."""
-_OVERTAKING = ("interrupt", "rollback")
 
 _REFUSALS: dict[str, tuple[ErrorCode, str]] = {
     "queue_full": (ErrorCode.QUEUE_FULL, "as many inputs wait as may; send again later"),
@@ -109,7 +108,7 @@ def _receipt(state: SessionState, input_id: str, who: Identity, *, duplicate: bo
 
 
 def _waiting(state: SessionState, queued: QueuedInput) -> dict[str, Any]:
-    reason = None if queued.mode in _OVERTAKING else _held_by(state, queued.lane)
+    reason = None if queued.mode in inputs.OVERTAKING else _held_by(state, queued.lane)
     return {
         "seq": queued.seq,
         "status": "queued" if reason is None else "pending",

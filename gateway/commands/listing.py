@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from broker.codec import participant_to_wire
+from broker.codec import by_to_wire
 from broker.errors import ErrorCode, Refused
 from broker.interfaces import Noted
 from broker.loading import load_state
@@ -85,7 +85,7 @@ def _session(noted: Noted, state: SessionState) -> dict[str, Any]:
         "session": noted.session,
         "title": state.title,
         "metadata": dict(state.metadata),
-        "createdBy": None if state.created_by is None else participant_to_wire(state.created_by),
+        "createdBy": by_to_wire(state.created_by),
         "updatedAt": noted.ts,
         "status": state.status,
     }

@@ -6,6 +6,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
+from broker.clock import now_ms
 from broker.codec import participant_to_wire
 from broker.errors import ErrorCode, Refused
 from broker.events import Event, OtherEvent, ToolClaimed, ToolReleased, ToolResolved
@@ -13,7 +14,7 @@ from broker.fold.tools import claim_problem, result_problem
 from broker.state import Call, SessionState
 from broker.tools import ToolDeclaration
 from gateway.auth import Identity, Right
-from gateway.commands.context import CommandContext, Folded, already_resolved, now_ms
+from gateway.commands.context import CommandContext, Folded, already_resolved
 from gateway.feed import Feed
 from gateway.plane import ToolClaim, ToolProgress, ToolRelease, ToolResult
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.behaviours.report import FIGURE
 from tests.support.nats import NatsNode
+from tests.support.plane import PlaneWorld, plane_world
 from tests.support.stack import Stack
 
 Figure = Callable[[str], None]
@@ -32,6 +33,13 @@ async def stack(tmp_path: Path, nats_server: NatsNode) -> AsyncIterator[Stack]:
     """A stack on one NATS server, with its topology and no process yet."""
     async with Stack(tmp_path / "stack", nats_server.url) as running:
         yield running
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[PlaneWorld]:
+    """Two gateways on one log, and no worker yet."""
+    async with plane_world(tmp_path) as world:
+        yield world
 
 
 @pytest.fixture

@@ -10,17 +10,15 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.behaviours.conftest import Figure
 from tests.support.place import Frame, Place
-from tests.support.plane import PlaneWorld, plane_world
+from tests.support.plane import PlaneWorld
 from tests.support.rawclient import Refusal, Wire
 from tests.support.stack import Process
 
@@ -41,12 +39,6 @@ _MAY_BE_TOLD = {
 }
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[PlaneWorld]:
-    async with plane_world(tmp_path) as world:
-        yield world
 
 
 @dataclass(slots=True)

@@ -12,14 +12,13 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.behaviours.conftest import Figure
 from tests.support.place import Frame, Place
-from tests.support.plane import PlaneWorld, now_ms, plane_world, refused
+from tests.support.plane import PlaneWorld, now_ms, refused
 from tests.support.rawclient import Wire
 from tests.support.stack import Process
 
@@ -31,12 +30,6 @@ TOOL = {"name": "pick_file", "idempotent": False}
 OURS, THEIRS = {"file": "ours"}, {"file": "theirs"}
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[PlaneWorld]:
-    async with plane_world(tmp_path) as world:
-        yield world
 
 
 @dataclass(slots=True)

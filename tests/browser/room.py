@@ -112,6 +112,15 @@ class Room:
         await expect(self.stop).to_be_hidden(timeout=30_000)
         await expect(self.queue).to_have_count(0)
 
+    async def fits(self, *ids: str, width: int, height: int) -> None:
+        """These elements lie within the window."""
+        for id_ in ids:
+            box = await self.page.locator(f"#{id_}").bounding_box()
+            assert box is not None
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= width
+            assert box["y"] + box["height"] <= height
+
     async def texts(self, locator: Locator) -> list[str]:
         texts: list[str] = await locator.evaluate_all("nodes => nodes.map((node) => node.textContent)")
         return texts

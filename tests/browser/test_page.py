@@ -290,10 +290,5 @@ async def test_a_phone_shows_all_of_it(site: Site, browser: Browser, scheme: str
     await room.idle(answers=1)
     assert await room.state("document.documentElement.scrollWidth") == 360
     assert await room.state("document.getElementById('scroller').scrollWidth") <= 360
-    for name in ("draft", "send"):
-        box = await room.page.locator(f"#{name}").bounding_box()
-        assert box is not None
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= 360
-        assert box["y"] + box["height"] <= 640
+    await room.fits("draft", "send", width=360, height=640)
     assert room.faults == []

@@ -447,10 +447,5 @@ async def test_a_phone_shows_what_waits(peer: Peer, site: Site, browser: Browser
     await room.cards.locator("summary").first.click()
     assert await room.state("document.documentElement.scrollWidth") == 360
     assert await room.state("document.documentElement.scrollHeight") == 640
-    for name in ("draft", "stop", "mode"):
-        box = await room.page.locator(f"#{name}").bounding_box()
-        assert box is not None
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= 360
-        assert box["y"] + box["height"] <= 640
+    await room.fits("draft", "stop", "mode", width=360, height=640)
     assert room.faults == []

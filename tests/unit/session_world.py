@@ -11,7 +11,6 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from agent_worker.lane import end_event
 from broker.checkpoint import Checkpoint, decode_checkpoint, encode_checkpoint
 from broker.codec import decode, encode
 from broker.events import (
@@ -26,6 +25,7 @@ from broker.events import (
     ToolLapsed,
     ToolReleased,
     ToolResolved,
+    stream_end,
 )
 from broker.lease import WriteId
 from broker.session import counts, fold
@@ -123,7 +123,7 @@ class World:
         for stream in self.state.lane(lane).streams.values():
             rest = self.texts.get(stream.id, "")[stream.settled :]
             segment = MessageSegment(stream.id, stream.settled, len(rest), rest, True, reason)
-            events += [segment, end_event(stream.kind, stream.id)]  # type: ignore[arg-type]
+            events += [segment, stream_end(stream.kind, stream.id)]
             if stream.kind == "tool_call":
                 events.append(ToolCallResult(f"r_{stream.id}", stream.id, "It was not made."))
         return events

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from agent_worker.lane import LaneQueue, StreamKind, Write, end_event
+from agent_worker.lane import LaneQueue, StreamKind, Write
 from broker.events import (
     Entry,
     Event,
@@ -29,6 +29,7 @@ from broker.events import (
     TextMessageStart,
     ToolCallResult,
     ToolCallStart,
+    stream_end,
 )
 from broker.lease import WriteId
 from broker.session_config import MAX_QUEUE
@@ -272,7 +273,7 @@ class SessionModel:
         events: list[Event] = []
         for id_, (kind, settled) in self.open.items():
             rest = dict(self.messages)[id_][settled:]
-            events += [MessageSegment(id_, settled, len(rest), rest, True, reason), end_event(kind, id_)]
+            events += [MessageSegment(id_, settled, len(rest), rest, True, reason), stream_end(kind, id_)]
         self.open.clear()
         return events
 

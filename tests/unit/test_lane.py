@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_worker import lane
-from agent_worker.lane import EVENT_BYTES_MAX, LaneQueue, StreamKind, Write, end_event
+from agent_worker.lane import EVENT_BYTES_MAX, LaneQueue, StreamKind, Write
 from broker.codec import encode
 from broker.events import (
     Event,
@@ -22,6 +22,7 @@ from broker.events import (
     ToolCallArgs,
     ToolCallEnd,
     ToolCallResult,
+    stream_end,
 )
 from tests.unit.strategies import entry_of, kinds, said, start_event
 
@@ -74,7 +75,7 @@ def test_each_kind_of_text_has_its_events(kind: StreamKind, delta: Event, end: E
     lane_queue.close("m")
     segment = MessageSegment("m", 0, 1, "x", True, "complete")
     assert writes(lane_queue) == [Write((delta,), 0, 1), Write((segment, end), None, 0)]
-    assert end_event(kind, "m") == end
+    assert stream_end(kind, "m") == end
 
 
 def test_a_delta_holds_no_more_than_it_may() -> None:
