@@ -1,7 +1,8 @@
 """Shows behaviours: `python -m tests.behaviours [B01 B19 …]`, all without arguments.
 
-Prints one line for each with its figure. The exit code is 0 if all were seen, 1 if one was not, 2 if a number names
-no test. What pytest said is printed for those that failed.
+Prints one line for each with its figure, as they end. Most of them wait more than they work, so a few run at once;
+those whose figures are times, or that take all cores, then run alone. The exit code is 0 if all were seen, 1 if one was
+not, 2 if a number names no test. What pytest said is printed for those that failed.
 """
 
 from __future__ import annotations
@@ -12,30 +13,38 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.behaviours.report import Outcome, behaviours, read_outcome
+from tests.behaviours.report import ALONE, Outcome, behaviours, number_of, read_outcome
 
 _HERE = Path(__file__).parent
+_AT_ONCE = 3
 
 
 def main(numbers: Sequence[str]) -> int:
-    """Runs the behaviours, one after another, each in a pytest of its own."""
+    """Runs the behaviours, each in a pytest of its own."""
     known = behaviours(_HERE)
     wanted = [number.upper() for number in numbers] or list(known)
     unknown = [number for number in wanted if number not in known]
     if unknown or not wanted:
         print(f"no test shows {', '.join(unknown) or 'anything'}; there are: {' '.join(known)}", file=sys.stderr)
         return 2
-    failed = 0
-    for number in wanted:
-        begin = time.monotonic()
-        outcome, said = _run(known[number])
-        print(outcome.line(number, time.monotonic() - begin), flush=True)
-        if not outcome.ok:
-            failed += 1
-            print(said, file=sys.stderr, flush=True)
-    return 1 if failed else 0
+    together = [known[number] for number in wanted if number not in ALONE]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        seen = list(pool.map(_show, together))
+    seen += [_show(known[number]) for number in wanted if number in ALONE]
+    return 0 if all(seen) else 1
+
+
+def _show(path: Path) -> bool:
+    """Runs the tests of one behaviour and prints what came of it."""
+    begin = time.monotonic()
+    outcome, said = _run(path)
+    print(outcome.line(number_of(path), time.monotonic() - begin), flush=True)
+    if not outcome.ok:
+        print(said, file=sys.stderr, flush=True)
+    return outcome.ok
 
 
 def _run(path: Path) -> tuple[Outcome, str]:

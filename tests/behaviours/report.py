@@ -10,13 +10,23 @@ from pathlib import Path
 FIGURE = "figure"
 """The property under which a test leaves what it has seen."""
 
+ALONE = frozenset({"B03", "B09", "B11", "B13", "B21", "B28"})
+"""Behaviours whose figures are times, or that take all cores: beside others they would say little."""
+
 _FILE = re.compile(r"test_b(\d\d)_\w+\.py")
 
 
 def behaviours(directory: Path) -> dict[str, Path]:
     """The test files by number (`B01`), in order."""
-    found = {f"B{match[1]}": path for path in directory.iterdir() if (match := _FILE.fullmatch(path.name))}
+    found = {number_of(path): path for path in directory.iterdir() if _FILE.fullmatch(path.name)}
     return dict(sorted(found.items()))
+
+
+def number_of(path: Path) -> str:
+    """The number of the behaviour that a test file shows."""
+    match = _FILE.fullmatch(path.name)
+    assert match is not None, path
+    return f"B{match[1]}"
 
 
 @dataclass(frozen=True, slots=True)

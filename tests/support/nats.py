@@ -28,6 +28,8 @@ _CLUSTER_SIZE = 3
 _READY_TIMEOUT_S = 30.0
 _START_ATTEMPTS = 3
 _POLL_S = 0.02
+_PORTS = range(20_000, 32_000)
+_PORT_SHARES = 8
 
 
 def free_ports(count: int) -> list[int]:
@@ -38,7 +40,7 @@ def free_ports(count: int) -> list[int]:
     """
     with contextlib.ExitStack() as held:
         ports: list[int] = []
-        for port in random.sample(range(20_000, 32_000), k=1_000):
+        for port in random.sample(_own_range(), k=1_000):
             listener = held.enter_context(socket.socket())
             with contextlib.suppress(OSError):
                 listener.bind(("127.0.0.1", port))
@@ -46,6 +48,13 @@ def free_ports(count: int) -> list[int]:
             if len(ports) == count:
                 return ports
     raise RuntimeError("no free ports")
+
+
+def _own_range() -> range:
+    """Ports that no other of the processes takes among which pytest shares out the tests: a free one stays free."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PORT_SHARES
+    size = (_PORTS.stop - _PORTS.start) // _PORT_SHARES
+    return _PORTS[worker * size : (worker + 1) * size]
 
 
 class NatsNode:

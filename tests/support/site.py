@@ -87,10 +87,10 @@ class Site:
         state = (await self.connection.api("STREAM.INFO.WORK"))["state"]
         return int(state["messages"])
 
-    async def no_jobs(self) -> None:
-        """Returns when no job is left."""
+    async def jobs(self, count: int) -> None:
+        """Returns when there are so many jobs, queued or leased."""
         async with asyncio.timeout(WAIT_S):
-            while await self.queued_jobs():
+            while await self.queued_jobs() != count:
                 await asyncio.sleep(0.01)
 
     @contextlib.asynccontextmanager
