@@ -16,10 +16,17 @@ from broker.state import SessionState
 async def request(scope: LaneScope, event: HandoffRequested) -> None:
     """Asks, unless an earlier attempt of the run has, and lets the operators know. Raises NobodyCame, ContentTooLarge, LogError."""
     if event.handoff_id not in scope.state.handoffs:
+        # Before: operators see it though this worker dies right after it has asked.
+        await _note(scope, event)
         scope.record(event)
         await scope.stored()
     if event.handoff_id not in scope.state.handoffs:
         raise NobodyCame(event.to, "handoff_waits")
+    # And after: a listing that came in between has found nothing here, and forgotten the note.
+    await _note(scope, event)
+
+
+async def _note(scope: LaneScope, event: HandoffRequested) -> None:
     with contextlib.suppress(Unavailable):  # the directory is an aid
         await scope.services.directory.note("handoff", event.to, scope.subjects.session, now_ms())
 
