@@ -199,7 +199,7 @@ async def test_agent_to_human_and_back(nats_server: NatsNode) -> None:
         await site.say("s", InputSent("b", "What is wrong?"), by=SUPPORT)
         await site.say("s", InputSent("c", "It is broken"))
         await site.say("s", HandoffReturned(MAIN_LANE, "nope", "mine now"))
-        await site.jobs(0)
+        await site.has_jobs(0)
         await site.say("s", HandoffReturned(MAIN_LANE, "d", "They may have it back"), by=SUPPORT)
         await site.jobs.offer(site.log.subjects("s"), MAIN_LANE)
         transcript = await site.ended("s", "run_d")
@@ -227,7 +227,7 @@ async def test_a_human_takes_over_unasked_in_mid_stream(nats_server: NatsNode) -
         words = partial.text.split()
         assert words == [f"t{i}" for i in range(len(words))]
         assert (partial.status, partial.reason) == ("done", "handed_over")
-        await site.jobs(0)
+        await site.has_jobs(0)
         async with asyncio.timeout(WAIT_S):
             while working.worker.busy:
                 await asyncio.sleep(0.01)
@@ -236,7 +236,7 @@ async def test_a_human_takes_over_unasked_in_mid_stream(nats_server: NatsNode) -
         await site.send("s", "hello?", "b")
         transcript = await site.until("s", lambda t: t.message("msg_b"))
         assert transcript.state.idle
-        await site.jobs(0)
+        await site.has_jobs(0)
 
 
 async def test_a_hand_over_outlives_its_worker(nats_server: NatsNode) -> None:
@@ -249,5 +249,5 @@ async def test_a_hand_over_outlives_its_worker(nats_server: NatsNode) -> None:
             await site.until("s", lambda t: any(r.attempt == 2 for r in t.state.runs.values()))
             await take(site, SUPPORT)
             transcript = await site.ended("s", run_id)
-            await site.jobs(0)
+            await site.has_jobs(0)
     assert transcript.state.lane(MAIN_LANE).human == Participant("user", "user-9", "Support")

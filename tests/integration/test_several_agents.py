@@ -99,7 +99,7 @@ async def test_a_cancel_goes_down_to_the_children(nats_server: NatsNode) -> None
         await site.cancel("s", run_id)
         transcript = await site.until("s", lambda t: all(t.state.end_of(run) for run in runs))
         assert {transcript.state.end_of(run) for run in runs} == {Ended(run, "cancelled") for run in runs}
-        await site.jobs(0)
+        await site.has_jobs(0)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ async def test_an_ask_outlives_its_worker(nats_server: NatsNode) -> None:
             run_id = await site.send("s", "ask helper ask third hello", "a")
             await site.until("s", lambda t: t.state.inputs and t.state.inputs[0].lane == "helper")
             # Its job is offered after it is stored; if not, it would be for a gateway to do so, and there is none.
-            await site.jobs(2)
+            await site.has_jobs(2)
             await first.die()
         async with site.working(Agent("helper", ask), pool="helper"):
             await site.until("s", lambda t: ("helper", "helper", "third says: hello") in words(t))

@@ -44,7 +44,7 @@ async def test_a_leaving_worker_ends_its_run_and_hands_over_what_waits(nats_serv
             assert time.monotonic() - begin < LEASE_S, "the job was handed over, not left to its lease"
             assert said(transcript) == tokens(40) + "then this"
             assert transcript.state.runs == {}
-            await site.jobs(0)
+            await site.has_jobs(0)
 
 
 async def test_a_run_that_outlasts_the_drain_goes_on_at_another_worker(nats_server: NatsNode) -> None:
@@ -133,7 +133,7 @@ async def test_inputs_sent_the_moment_a_run_ends_do_not_wait_for_a_lease(nats_se
             await site.ended("s", await site.send("s", "nothing", f"a{i}"))
             slowest_s = max(slowest_s, time.monotonic() - begin)
         assert slowest_s < LEASE_S / 2
-        await site.jobs(0)
+        await site.has_jobs(0)
 
 
 async def test_inputs_that_a_lagging_replica_does_not_show_yet_are_run(
@@ -149,7 +149,7 @@ async def test_inputs_that_a_lagging_replica_does_not_show_yet_are_run(
         transcript = await site.ended("s", "run_c")
         assert transcript.state.end_of(run_id) == Ended(run_id, "success")
         assert said(transcript) == "word0word1word2" + tokens(30) + "last"
-        await site.jobs(0)
+        await site.has_jobs(0)
 
 
 async def test_a_takeover_through_a_lagging_replica_loses_no_text(
@@ -192,7 +192,7 @@ async def test_an_agent_that_raises_ends_its_run_and_no_more(nats_server: NatsNo
         assert transcript.state.end_of("run_b") == Ended("run_b", "success")
         assert worker.count("runs_total", end="error") == 1
         assert worker.count("runs_total", end="success") == 1
-        await site.jobs(0)
+        await site.has_jobs(0)
 
 
 async def test_an_agent_that_says_nothing_ends_well(nats_server: NatsNode) -> None:
@@ -372,4 +372,4 @@ async def test_a_run_is_continued_after_an_outage_beyond_its_lease(nats_server: 
         transcript = await site.ended("s", run_id)
         assert transcript.state.end_of(run_id) == Ended(run_id, "success")
         assert said(transcript) == tokens(150)
-        await site.jobs(0)
+        await site.has_jobs(0)

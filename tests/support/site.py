@@ -87,7 +87,7 @@ class Site:
         state = (await self.connection.api("STREAM.INFO.WORK"))["state"]
         return int(state["messages"])
 
-    async def jobs(self, count: int) -> None:
+    async def has_jobs(self, count: int) -> None:
         """Returns when there are so many jobs, queued or leased."""
         async with asyncio.timeout(WAIT_S):
             while await self.queued_jobs() != count:
