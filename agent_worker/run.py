@@ -14,13 +14,16 @@ from agent_worker.context import Agent, SessionContext
 from agent_worker.control import RunControl
 from agent_worker.errors import ContentTooLarge
 from agent_worker.scope import LaneScope
+from agent_worker.tracing import RunTrace
 from agent_worker.watching import CostControl, RunPresence
 from broker.endings import call_endings, in_records, run_cancelled
 from broker.errors import LogError, RunErrorCode
 from broker.events import AGUI_PROTOCOL_VERSION, Event, InputApplied, RunError, RunFinished, RunStarted
 from broker.loading import read_messages
+from broker.spans import Attribute
 from broker.state import Cancel, QueuedInput, Run
 from broker.subjects import run_id_of
+from broker.tracing import TraceContext
 from broker.transcript import Message, message_id_of
 
 _log = structlog.get_logger("antiphon.run")
@@ -44,11 +47,16 @@ class RunExecution:
     scope: LaneScope
     stopped: Callable[[str], Coroutine[Any, Any, StopReason]]
 
-    async def start(self, inputs: Sequence[QueuedInput]) -> None:
-        """Applies inputs and runs the agent on them. Raises HandOver, LaneTaken, LogError."""
+    async def start(self, inputs: Sequence[QueuedInput], free_ms: int) -> None:
+        """Applies inputs and runs the agent on them; the lane's run before ended here at `free_ms` (0: there was none).
+
+        Raises HandOver, LaneTaken, LogError.
+        """
         run_id = run_id_of(inputs[0].input_id)
         scope = self.scope
-        scope.writer.run_id = run_id
+        trace = run_trace(scope, run_id, 1, inputs[0].trace)
+        trace.link(inputs[1:])
+        scope.writer.run_id, scope.writer.trace = run_id, trace.context
         scope.writer.record(
             RunStarted(scope.subjects.session, run_id, AGUI_PROTOCOL_VERSION),
             *(InputApplied(i.input_id, run_id, message_id_of(i.input_id)) for i in inputs),
@@ -57,13 +65,28 @@ class RunExecution:
         await scope.stored()
         run = scope.state.runs.get(run_id)
         if run is not None:
-            await self.execute(run, inputs, said="")
+            trace.waited(inputs[0], free_ms)
+            await self.execute(run, inputs, "", trace)
 
-    async def execute(self, run: Run, inputs: Sequence[QueuedInput], said: str) -> None:
+    async def execute(self, run: Run, inputs: Sequence[QueuedInput], said: str, trace: RunTrace) -> None:
         """Runs the agent until it returns, fails, or is stopped, and writes how the run ended.
 
         Raises HandOver, LaneTaken, LogError.
         """
+        ids = {"run": run.run_id, "attempt": run.attempt, "trace": trace.context.trace_id}
+        with structlog.contextvars.bound_contextvars(**ids):
+            _log.info("run started")
+            self.scope.writer.on_first_delta = trace.first_token if run.attempt == 1 else None
+            # A worker that has lost the lane (LogError) says nothing: whoever takes the run over does.
+            try:
+                end = await self._execute(run, inputs, said, trace)
+            except (HandOver, LaneTaken) as left:
+                _ended(trace, "handed_over" if isinstance(left, HandOver) else "taken")
+                raise
+            _ended(trace, end)
+
+    async def _execute(self, run: Run, inputs: Sequence[QueuedInput], said: str, trace: RunTrace) -> str:
+        """Returns how the run ended."""
         control = RunControl(lambda: self._cancel_of(run))
         async with AsyncExitStack() as stack:
             presence = RunPresence(self.scope, stack)
@@ -76,11 +99,13 @@ class RunExecution:
                 inputs=inputs,
                 said=said,
                 history=self._history,
+                trace=trace,
             )
-            end_reason, ending = await self._watched(run, ctx, control, presence)
+            end_reason, ending = await self._watched(run, ctx, control, presence, trace)
         control.ended = True
         await self._finish(run, control, ending, end_reason)
         await self.scope.writer.flush()
+        return _how(ending)
 
     def _cancel_of(self, run: Run) -> Cancel | None:
         current = self.scope.state.runs.get(run.run_id)
@@ -96,11 +121,12 @@ class RunExecution:
         return await read_messages(log, subjects, end, want - len(messages)) + messages
 
     async def _watched(
-        self, run: Run, ctx: SessionContext, control: RunControl, presence: RunPresence
+        self, run: Run, ctx: SessionContext, control: RunControl, presence: RunPresence, trace: RunTrace
     ) -> tuple[str, Event]:
         """Runs the agent's function; returns how its open texts ended, and the event that ends the run."""
         # Not in a TaskGroup: a function that ignores its cancellation must not hold the worker.
-        agent = asyncio.create_task(_call(self.scope.services.agent, ctx), name=f"agent-{run.run_id}")  # noqa: TID251
+        call = _call(self.scope.services.agent, ctx, trace)
+        agent = asyncio.create_task(call, name=f"agent-{run.run_id}")  # noqa: TID251
         try:
             stop = await self._first(agent, run, control, presence)
         finally:
@@ -159,12 +185,7 @@ class RunExecution:
         if isinstance(error, ContentTooLarge):
             return "error", self._end("error", RunError(str(error), RunErrorCode.CONTENT_TOO_LARGE.value))
         # The text of an author's exception may hold what people said: clients get its type, the worker's log the place.
-        _log.error(
-            "the agent raised",
-            session=self.scope.subjects.session,
-            run=self.scope.writer.run_id,
-            error=type(error).__name__,
-        )
+        _log.error("the agent raised", error=type(error).__name__)
         message = f"the agent raised {type(error).__name__}"
         return "error", self._end("error", RunError(message, RunErrorCode.AGENT_ERROR.value))
 
@@ -183,7 +204,7 @@ class RunExecution:
         control.ended = True
         if pending:
             services.metrics.abandoned.inc()
-            _log.error("the agent does not return after being cancelled", agent=services.agent.name, run=ctx.run_id)
+            _log.error("the agent does not return after being cancelled", agent=services.agent.name)
             agent.add_done_callback(_retrieve)
             # At its end the event loop waits for every task that it knows of, and this one may never end.
             asyncio._unregister_task(agent)  # noqa: SLF001 (documented, in "Extending")
@@ -203,13 +224,46 @@ class RunExecution:
             scope.writer.record(*record)
 
 
+def run_trace(
+    scope: LaneScope, run_id: str, attempt: int, cause: TraceContext | None, links: Sequence[TraceContext] = ()
+) -> RunTrace:
+    """The span of a new attempt of a run; `cause` is the span that its input came in."""
+    services = scope.services
+    ids: dict[str, Attribute] = {
+        "session": scope.subjects.session,
+        "lane": scope.lane,
+        "run": run_id,
+        "attempt": attempt,
+        "agent": services.agent.name,
+        "worker": services.me.id,
+        "fence": scope.fence,
+    }
+    return RunTrace(services.spans, cause, links, ids)
+
+
+def _how(ending: Event) -> str:
+    match ending:
+        case RunFinished():
+            return str((ending.outcome or {}).get("type", "success"))
+        case RunError(code=RunErrorCode.RUN_TIMEOUT.value):
+            return "timeout"
+        case _:
+            return "error"
+
+
+def _ended(trace: RunTrace, end: str) -> None:
+    trace.end(end)
+    _log.info("run ended", end=end)
+
+
 async def _then(reason: StopReason, wait: Coroutine[Any, Any, Any]) -> StopReason:
     await wait
     return reason
 
 
-async def _call(agent: Agent, ctx: SessionContext) -> None:
-    await agent.run(ctx)
+async def _call(agent: Agent, ctx: SessionContext, trace: RunTrace) -> None:
+    with trace.attached():
+        await agent.run(ctx)
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

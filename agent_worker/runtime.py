@@ -107,19 +107,20 @@ class Worker:
 
     async def _work(self, tasks: asyncio.TaskGroup, owner: LaneOwner) -> None:
         session, lane = owner.lane
+        structlog.contextvars.bind_contextvars(session=session, lane=lane)
         end = "failed"
         try:
             end = await owner.work()
         except* WrongSequence:
             end = "fenced"
             self._services.metrics.fence_refusals.inc()
-            _log.warning("another owner has the lane", session=session, lane=lane)
+            _log.warning("another owner has the lane")
         except* LogError as group:
             end = "lost"
-            _log.warning("the lane was lost", session=session, lane=lane, reason=str(group.exceptions[0]))
+            _log.warning("the lane was lost", reason=str(group.exceptions[0]))
         except* Exception:  # noqa: BLE001 (see below)
             # A fault in one lane must not end the others; the job's lease runs out and the lane is tried again.
-            _log.exception("a lane failed", session=session, lane=lane)
+            _log.exception("a lane failed")
         finally:
             self._owners.pop(owner.lane, None)
             self._services.metrics.sessions.dec()

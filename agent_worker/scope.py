@@ -16,6 +16,7 @@ from broker.clock import now_ms
 from broker.events import Entry, Event, Participant
 from broker.interfaces import Directory, JobQueue, Presence, SessionLog
 from broker.loading import Loaded, read_entry
+from broker.spans import NO_SPANS, Spans
 from broker.state import SessionState
 from broker.subjects import SessionSubjects
 
@@ -41,6 +42,7 @@ class WorkerServices:
     lease_s: float
     settings: WorkerSettings
     metrics: WorkerMetrics
+    spans: Spans = NO_SPANS
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import orjson
 
 from agent_worker.control import RunControl
 from agent_worker.sizes import check_size
+from agent_worker.tracing import RunTrace, label
 from agent_worker.writer import LaneWriter
 from broker.events import (
     Event,
@@ -34,8 +35,9 @@ class Speaking:
     raise ContentTooLarge.
     """
 
-    def __init__(self, writer: LaneWriter, control: RunControl, run_id: str, attempt: int) -> None:
+    def __init__(self, writer: LaneWriter, control: RunControl, run_id: str, attempt: int, trace: RunTrace) -> None:
         self._writer = writer
+        self._trace = trace
         self._control = control
         self._message: str | None = None
         self._reasoning: str | None = None
@@ -43,6 +45,8 @@ class Speaking:
         self.run_id = run_id
         self.attempt = attempt
         """1 for the first worker of the run, more after a takeover."""
+        self.trace = trace.context
+        """The run's span in its trace: send `trace.headers` along with requests to models and services."""
 
     @property
     def held(self) -> bool:
@@ -96,7 +100,8 @@ class Speaking:
         self._writer.record(StepStarted(name))
         await self._writer.room()
         try:
-            yield
+            with self._trace.span("step", step=label(name)):
+                yield
         finally:
             if not self._control.ended:
                 self._writer.record(StepFinished(name))

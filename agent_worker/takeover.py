@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from agent_worker.run import RunExecution
+from agent_worker.run import RunExecution, run_trace
 from agent_worker.scope import LaneScope
+from agent_worker.tracing import RunTrace
 from broker.endings import abandoned, closing_events, in_records, run_cancelled, text_endings
 from broker.errors import RunErrorCode
 from broker.events import EndReason, Event, RunError, RunTakenOver
 from broker.loading import Loaded
 from broker.state import QueuedInput, Run
+from broker.tracing import TraceContext
 
 
 async def end_cancelled(scope: LaneScope, run: Run) -> None:
@@ -28,7 +30,8 @@ async def end_lost(scope: LaneScope, run: Run) -> None:
 
 async def _close(scope: LaneScope, run: Run, reason: EndReason, ending: Event) -> None:
     events = await closing_events(scope.services.log, scope.subjects, scope.state, scope.lane, scope.fence, reason)
-    await _write(scope, run, [*events, ending])
+    _tell_of_lost(scope, run, _trace(scope, run, run.attempt))
+    await _write(scope, run, [*events, ending], run.trace)
 
 
 async def take_over(execution: RunExecution, run: Run, attempt: int) -> None:
@@ -44,12 +47,26 @@ async def take_over(execution: RunExecution, run: Run, attempt: int) -> None:
         return
     texts = await text_endings(scope.services.log, scope.subjects, scope.state, scope.lane, scope.fence, "worker_lost")
     events: list[Event] = [*texts, *_calls_lost(scope, run), RunTakenOver(run.run_id, attempt, policy)]
-    await _write(scope, run, events)
+    trace = _trace(scope, run, attempt)
+    _tell_of_lost(scope, run, trace)
+    await _write(scope, run, events, trace.context)
     taken = scope.state.runs.get(run.run_id)
     if taken is None:
         return
     said = _said(scope.loaded, run.run_id) if policy == "continue" else ""
-    await execution.execute(taken, _inputs_of(scope.loaded, run), said)
+    await execution.execute(taken, _inputs_of(scope.loaded, run), said, trace)
+
+
+def _trace(scope: LaneScope, run: Run, attempt: int) -> RunTrace:
+    """Of a new attempt, in the trace of those before it."""
+    links = () if run.trace is None else (run.trace,)
+    return run_trace(scope, run.run_id, attempt, run.cause or run.trace, links)
+
+
+def _tell_of_lost(scope: LaneScope, run: Run, trace: RunTrace) -> None:
+    # A worker that handed its run over has made its span itself.
+    if run.lost_fence == scope.fence:
+        trace.lost(run)
 
 
 def _calls_lost(scope: LaneScope, run: Run) -> list[Event]:
@@ -61,8 +78,8 @@ def _calls_lost(scope: LaneScope, run: Run) -> list[Event]:
     return events
 
 
-async def _write(scope: LaneScope, run: Run, events: list[Event]) -> None:
-    scope.writer.run_id = run.run_id
+async def _write(scope: LaneScope, run: Run, events: list[Event], trace: TraceContext | None) -> None:
+    scope.writer.run_id, scope.writer.trace = run.run_id, trace
     for record in in_records(events):
         scope.writer.record(*record)
     await scope.stored()
@@ -76,7 +93,7 @@ def _said(loaded: Loaded, run_id: str) -> str:
 def _inputs_of(loaded: Loaded, run: Run) -> list[QueuedInput]:
     """The inputs that the run began with, from the transcript: they have left the queue."""
     found = [
-        QueuedInput(m.id.removeprefix("msg_"), m.seq, 0, m.by, m.text, lane=run.lane)
+        QueuedInput(m.id.removeprefix("msg_"), m.seq, 0, m.by, m.text, lane=run.lane, trace=run.cause)
         for m in loaded.transcript.messages
         if m.run == run.run_id and m.role == "user" and m.seq <= run.started_seq
     ]

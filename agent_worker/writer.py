@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from agent_worker.config import WorkerSettings
 from agent_worker.lane import LaneQueue, StreamKind
@@ -13,6 +14,7 @@ from broker.events import Entry, Event, Participant
 from broker.interfaces import SessionLog
 from broker.lease import WriteId
 from broker.subjects import SessionSubjects
+from broker.tracing import TraceContext
 
 PENDING_MAX = 65_536
 """Pieces of text and records that wait to be stored before an agent has to wait."""
@@ -53,6 +55,10 @@ class LaneWriter:
         self._failure: LogError | None = None
         self.by = by
         self.run_id: str | None = None
+        self.trace: TraceContext | None = None
+        """The span of the run's attempt: its records carry it."""
+        self.on_first_delta: Callable[[], None] | None = None
+        """Called once, when the next delta has been stored."""
         self.last_record = fence
 
     async def run(self) -> None:
@@ -75,10 +81,14 @@ class LaneWriter:
                     run=None if delta else self.run_id,
                     by=None if delta else self.by,
                     off=write.off,
+                    trace=None if delta else self.trace,
                 )
                 seq = await self._log.append(self._subjects, self._lane, self._fence, entry)
                 if not delta:
                     self.last_record = seq
+                elif self.on_first_delta is not None:
+                    self.on_first_delta()
+                    self.on_first_delta = None
                 self._metrics.appends.labels("delta" if delta else "record").inc()
                 if not self._full():
                     self._room.set()

@@ -12,7 +12,7 @@ from agent_worker.config import BUILT_IN, WorkerSettings
 from antiphon import cli_sessions, processes
 from antiphon.options import Parsers, add_settings, broker_settings, command, data_flag, names, settings
 from antiphon.place import make_token, place
-from broker.config import LogSettings, NatsSettings
+from broker.config import LogSettings, NatsSettings, TraceSettings
 from broker.errors import AntiphonError, ConfigError
 from broker.telemetry import configure
 from gateway.config import RIGHTS, GatewaySettings
@@ -91,13 +91,16 @@ def _dev(commands: Parsers) -> None:
     data_flag(parser)
     add_settings(parser, GatewaySettings, title="gateway", without=frozenset({"jwt_secret", "jwt_secret_file"}))
     add_settings(parser, LogSettings, title="log", without=frozenset({"replicas"}))
+    add_settings(parser, TraceSettings, title="traces")
 
 
 async def _run_dev(args: argparse.Namespace) -> None:
     from agent_worker.loading import check_agent
     from antiphon.dev import DevOptions, run_dev
 
-    broker = processes.BrokerSettings(settings(NatsSettings, args), settings(LogSettings, args, replicas=1))
+    broker = processes.BrokerSettings(
+        settings(NatsSettings, args), settings(LogSettings, args, replicas=1), settings(TraceSettings, args)
+    )
     check_agent(args.agent)
     asked = {check_agent(name): name for name in args.also}
     await run_dev(DevOptions(place(args.data), broker, settings(GatewaySettings, args), args.agent, asked))
@@ -123,6 +126,7 @@ def _gateway(commands: Parsers) -> None:
     add_settings(parser, GatewaySettings, title="gateway", without=frozenset({"jwt_secret"}))
     add_settings(parser, NatsSettings, title="NATS")
     add_settings(parser, LogSettings, title="log")
+    add_settings(parser, TraceSettings, title="traces")
 
 
 async def _run_gateway(args: argparse.Namespace) -> None:
@@ -137,6 +141,7 @@ def _worker(commands: Parsers) -> None:
     add_settings(parser, WorkerSettings, title="worker")
     add_settings(parser, NatsSettings, title="NATS")
     add_settings(parser, LogSettings, title="log")
+    add_settings(parser, TraceSettings, title="traces")
 
 
 async def _run_worker(args: argparse.Namespace) -> None:

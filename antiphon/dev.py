@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from antiphon.gateway_process import running_gateway
+from antiphon.options import flags_of
 from antiphon.place import Place, Running, make_token
 from antiphon.processes import BrokerSettings, settle_memory, stop_signals
 from broker.errors import AntiphonError
@@ -55,8 +56,10 @@ async def run_dev(options: DevOptions) -> None:
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(EmbeddedServer(ServerOptions(data_dir=options.place.path / "nats")))
         pools = ",".join((*options.broker.log.pool_names, *options.asked))
-        broker = BrokerSettings(
-            replace(options.broker.nats, nats_url=server.url), replace(options.broker.log, pools=pools)
+        broker = replace(
+            options.broker,
+            nats=replace(options.broker.nats, nats_url=server.url),
+            log=replace(options.broker.log, pools=pools),
         )
         async with Connection(broker.nats, name="topology") as connection:
             await Topology(connection, broker.log).apply()
@@ -134,6 +137,7 @@ async def _keep_worker(options: DevOptions, pool: str, agent: str, nats_url: str
         "2",
         "--delta-ttl-s",
         str(options.broker.log.delta_ttl_s),
+        *flags_of(options.broker.trace),
     )
     failures = 0
     while True:

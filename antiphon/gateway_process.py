@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 
 from antiphon.listening import serving
-from antiphon.processes import BrokerSettings, settle_memory, stop_signals, wait_for_log
+from antiphon.processes import BrokerSettings, settle_memory, spans_of, stop_signals, wait_for_log
 from broker.jetstream.connection import Connection
 from broker.jetstream.directory import JetStreamDirectory
 from broker.jetstream.dispatch import JetStreamJobQueue
@@ -24,6 +24,7 @@ from gateway.config import GatewaySettings
 from gateway.hub import Hub
 from gateway.metrics import GatewayMetrics
 from gateway.presence import Rooms
+from gateway.tracing import GatewayTracing
 from gateway.websocket import Services
 
 _log = structlog.get_logger("antiphon.gateway")
@@ -38,17 +39,20 @@ async def running_gateway(broker: BrokerSettings, settings: GatewaySettings) -> 
     authenticator = Authenticator.from_settings(settings)
     metrics = GatewayMetrics()
     name = f"gw-{secrets.token_hex(4)}"
+    structlog.contextvars.bind_contextvars(process=name)
     async with AsyncExitStack() as stack:
+        spans = stack.enter_context(spans_of(broker.trace, "antiphon-gateway", name, metrics.registry))
+        tracing = GatewayTracing(name, spans)
         connection = await stack.enter_async_context(Connection(broker.nats, name=name))
         log = await stack.enter_async_context(JetStreamLog(connection, broker.log))
         await stack.enter_async_context(_prepared(connection, log))
         jobs = JetStreamJobQueue(connection, broker.log.pool_names[0])
-        hub = await stack.enter_async_context(Hub(log, jobs, settings, metrics))
+        hub = await stack.enter_async_context(Hub(log, jobs, settings, metrics, tracing))
         presence = await stack.enter_async_context(
             NatsPresence(connection, name, heartbeat_s=settings.presence_heartbeat_s, grace_s=settings.leave_grace_s)
         )
         rooms = await stack.enter_async_context(Rooms(presence, settings.leave_grace_s, metrics))
-        commands = Commands(hub, log, jobs, JetStreamDirectory(connection), settings, metrics)
+        commands = Commands(hub, log, jobs, JetStreamDirectory(connection), settings, metrics, tracing)
         services = Services(name, hub, log, commands, rooms, authenticator, settings, metrics)
         gateway = Gateway(services, JetStreamHealth(connection, log, broker.log))
         url = await stack.enter_async_context(serving(gateway.app, settings.host, settings.port))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from antiphon.place import DEFAULT_DIR
 from antiphon.processes import BrokerSettings
-from broker.config import LogSettings, NatsSettings, from_environment
+from broker.config import LogSettings, NatsSettings, TraceSettings, from_environment
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 T = TypeVar("T")
 Parsers = Any  # argparse's type for subparsers is private
@@ -58,7 +61,12 @@ def data_flag(parser: argparse.ArgumentParser) -> None:
 
 def broker_settings(args: argparse.Namespace) -> BrokerSettings:
     """How to reach the log, from the flags. Raises ConfigError."""
-    return BrokerSettings(settings(NatsSettings, args), settings(LogSettings, args))
+    return BrokerSettings(settings(NatsSettings, args), settings(LogSettings, args), settings(TraceSettings, args))
+
+
+def flags_of(values: DataclassInstance) -> list[str]:
+    """The flags by which another process gets the same settings."""
+    return [f"--{field.name.replace('_', '-')}={getattr(values, field.name)}" for field in dataclasses.fields(values)]
 
 
 def names(text: str) -> list[str]:

@@ -9,15 +9,18 @@ import gc
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
-from broker.config import LogSettings, NatsSettings
+from broker.config import LogSettings, NatsSettings, TraceSettings
 from broker.errors import LogError
+from broker.spans import NO_SPANS, Spans
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     # Half of the time that `antiphon --help` would take: for commands that do not speak to NATS.
     from broker.jetstream.connection import Connection
     from broker.jetstream.log import JetStreamLog
@@ -31,10 +34,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
-    """How a process reaches the log."""
+    """How a process reaches the log, and where it sends spans."""
 
     nats: NatsSettings
     log: LogSettings
+    trace: TraceSettings = field(default_factory=TraceSettings)
+
+
+@contextlib.contextmanager
+def spans_of(
+    settings: TraceSettings, service: str, instance: str, registry: CollectorRegistry, *, authors: bool = False
+) -> Iterator[Spans]:
+    """Where this process's spans go. Nothing of OpenTelemetry is imported unless it is wanted. Raises ConfigError."""
+    if not settings.otlp_endpoint:
+        yield NO_SPANS
+        return
+    from antiphon.otlp import spans_to
+
+    with spans_to(settings, service, instance, registry, authors=authors) as spans:
+        yield spans
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from agent_worker.config import WorkerSettings
 from antiphon.cli import main as antiphon
-from broker.config import LogSettings, NatsSettings
+from broker.config import LogSettings, NatsSettings, TraceSettings
 from gateway.config import GatewaySettings
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "SETTINGS.md"
@@ -25,6 +25,7 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("Log", LogSettings),
     ("Gateway", GatewaySettings),
     ("Worker", WorkerSettings),
+    ("Traces", TraceSettings),
 )
 OTHERS = (
     ("ANTIPHON_CONFIG", "the settings file"),
@@ -40,6 +41,11 @@ _NOTES = {
         "partitions from the log itself. `ANTIPHON_LEASE_S` must be the same for `topology apply` and for the workers, "
         "which renew a job every third of it. A gateway gives jobs to the pool that a session names (`pool` in "
         "its config), else to the first of `ANTIPHON_POOLS`."
+    ),
+    TraceSettings: (
+        "Spans need the extra `otel` (`pip install 'antiphon[otel]'`); without an endpoint nothing of OpenTelemetry is "
+        "imported. Headers, certificates, compression and resource attributes come from the standard variables "
+        "(`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_RESOURCE_ATTRIBUTES`, …)."
     ),
     GatewaySettings: (
         "Limits are for each connection unless they say otherwise. A gateway does not start without a key to check "

@@ -14,7 +14,7 @@ from agent_worker.context import Agent
 from agent_worker.metrics import WorkerMetrics
 from agent_worker.runtime import Worker
 from agent_worker.scope import WorkerServices
-from antiphon.processes import BrokerSettings, settle_memory, stop_signals, wait_for_log
+from antiphon.processes import BrokerSettings, settle_memory, spans_of, stop_signals, wait_for_log
 from broker.events import Participant
 from broker.jetstream.connection import Connection
 from broker.jetstream.directory import JetStreamDirectory
@@ -35,7 +35,9 @@ async def running_worker(broker: BrokerSettings, settings: WorkerSettings, agent
     """A worker, connected and ready to `run`. Waits for NATS and its streams."""
     me = Participant("agent", f"w-{secrets.token_hex(4)}", agent.name)
     metrics = WorkerMetrics()
+    structlog.contextvars.bind_contextvars(process=me.id)
     async with AsyncExitStack() as stack:
+        spans = stack.enter_context(spans_of(broker.trace, "antiphon-worker", me.id, metrics.registry, authors=True))
         if settings.worker_port:
             from antiphon.worker_metrics import serving_metrics
 
@@ -48,7 +50,7 @@ async def running_worker(broker: BrokerSettings, settings: WorkerSettings, agent
         lease_s = await stored_lease_s(connection, settings.pool)
         presence = await stack.enter_async_context(NatsPresence(connection))
         directory = JetStreamDirectory(connection)
-        services = WorkerServices(log, jobs, presence, directory, agent, me, lease_s, settings, metrics)
+        services = WorkerServices(log, jobs, presence, directory, agent, me, lease_s, settings, metrics, spans)
         yield Worker(source, services)
 
 

@@ -38,6 +38,7 @@ from broker.events import (
     ToolResolved,
 )
 from broker.subjects import Kind, Place
+from broker.tracing import parse_context
 
 _PARTICIPANT_EVENTS = (
     InputSent,
@@ -157,6 +158,10 @@ def entry_to_wire(entry: Entry) -> dict[str, Any]:
     wire["ts"] = entry.ts
     if entry.by is not None:
         wire["by"] = participant_to_wire(entry.by)
+    if entry.via is not None:
+        wire["via"] = entry.via
+    if entry.trace is not None:
+        wire |= entry.trace.headers
     if entry.off is not None:
         wire["off"] = entry.off
     wire["events"] = [event_to_wire(event) for event in entry.events]
@@ -212,7 +217,7 @@ def entry_from_wire(wire: Any) -> Entry:
         case {"id": str(id_), "ts": ts, "events": [*events]} if _is_int(ts) and all(
             isinstance(e, dict) for e in events
         ):
-            lane, run, off = wire.get("lane"), wire.get("run"), wire.get("off")
+            lane, run, off, via = wire.get("lane"), wire.get("run"), wire.get("off"), wire.get("via")
             return Entry(
                 id=id_,
                 ts=ts,
@@ -221,6 +226,8 @@ def entry_from_wire(wire: Any) -> Entry:
                 run=run if isinstance(run, str) else None,
                 by=participant_from_wire(wire.get("by")),
                 off=off if _is_int(off) else None,
+                trace=parse_context(wire.get("traceparent"), wire.get("tracestate")),
+                via=via if isinstance(via, str) else None,
             )
         case _:
             raise CodecError("an entry needs `id`, `ts` and `events`")

@@ -69,6 +69,24 @@ class LogSettings:
         return tuple(name.strip() for name in self.pools.split(",") if name.strip())
 
 
+@dataclass(frozen=True, slots=True)
+class TraceSettings:
+    """Where a process sends spans. Standard `OTEL_…` variables say the rest: headers, certificates, resource."""
+
+    otlp_endpoint: str = setting(
+        "", "OpenTelemetry collector (OTLP over HTTP) that spans go to, `http://collector:4318`; empty: none are made"
+    )
+    trace_sample: float = setting(
+        1.0,
+        "share of the traces begun here that are recorded; what a client began is as it wants",
+        minimum=0,
+        maximum=1,
+    )
+    span_queue: int = setting(2048, "spans that wait for the collector; more are dropped, and counted", minimum=1)
+    span_export_s: float = setting(1.0, "seconds that spans are gathered before they are sent", minimum=0.01)
+    otlp_timeout_s: float = setting(5.0, "seconds that the collector has to take a batch", minimum=0.1)
+
+
 def load(cls: type[T], flags: Mapping[str, Any], env: Mapping[str, str], file: Mapping[str, Any]) -> T:
     """Builds a settings class. Raises ConfigError that names the setting, its source and what it must be."""
     hints = get_type_hints(cls)

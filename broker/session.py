@@ -164,7 +164,7 @@ def _apply_lane(state: SessionState, seq: int, entry: Entry, lane: str, event: E
     """What a lane's owner writes: of runs here, of texts and of what runs wait for below."""
     match event:
         case RunStarted():
-            return runs.started(state, seq, lane, event)
+            return runs.started(state, seq, entry, lane, event)
         case InputApplied():
             return inputs.applied(state, event)
         case InputFailed():
@@ -174,7 +174,7 @@ def _apply_lane(state: SessionState, seq: int, entry: Entry, lane: str, event: E
         case RunDropped():
             return runs.dropped(state, lane, event)
         case RunTakenOver():
-            return runs.taken_over(state, lane, event)
+            return runs.taken_over(state, entry, lane, event)
         case RunFinished():
             outcome = (event.outcome or {}).get("type", "success")
             return runs.ended(state, lane, "cancelled" if outcome == "cancelled" else "success", event.run_id)

@@ -9,7 +9,8 @@ from typing import Any
 
 from broker.events import Participant
 from broker.session_config import SessionConfig
-from broker.subjects import MAIN_LANE
+from broker.subjects import MAIN_LANE, run_id_of
+from broker.tracing import TraceContext
 
 MAX_INPUTS = 50_000
 """Inputs in a session's life; bounds the checkpoint, which holds 8 bytes for each."""
@@ -65,7 +66,8 @@ class QueuedInput:
     """An input that waits to be applied. `seq` is where it stands in the log.
 
     `mode` is what became of its sender's wish when it came: inject, enqueue, interrupt or rollback. `parent` is the run
-    that asked for it, if an agent did, `agent` who was asked, and `pool` whose workers take it.
+    that asked for it, if an agent did, `agent` who was asked, and `pool` whose workers take it. `trace` is the span that
+    it came in.
     """
 
     input_id: str
@@ -79,6 +81,7 @@ class QueuedInput:
     agent: str | None = None
     pool: str | None = None
     detached: bool = False
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,9 @@ class Cancel:
 class Run:
     """A running run. `attempt` counts the workers it has had, from 1; `lost` those that did not hand it over.
 
-    `parent` is the run that asked for it, `agent` who was asked, of `pool`; a detached run outlives its parent.
+    `parent` is the run that asked for it, `agent` who was asked, of `pool`; a detached run outlives its parent. `cause` is
+    the span that its input came in, `trace` that of its latest attempt, which began at `since` (ms since 1970);
+    `lost_fence` is the fence of the claim that found its worker lost last.
     """
 
     run_id: str
@@ -123,6 +128,10 @@ class Run:
     agent: str | None = None
     pool: str | None = None
     detached: bool = False
+    cause: TraceContext | None = None
+    trace: TraceContext | None = None
+    since: int = 0
+    lost_fence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +326,14 @@ class SessionState:
     def fate(self, input_id: str) -> InputFate | None:
         """The end of an input, if it is among the latest `FATES_KEPT`."""
         return next((f for f in reversed(self.fates) if f.input_id == input_id), None)
+
+    def trace_of(self, run_id: str) -> TraceContext | None:
+        """The span that a run, or the input that it waits for to begin with, is in."""
+        run = self.runs.get(run_id)
+        if run is not None:
+            return run.trace
+        queued = next((i for i in self.inputs if run_id_of(i.input_id) == run_id), None)
+        return None if queued is None else queued.trace
 
     def end_of(self, id_: str) -> Ended | None:
         """How a run, a call, an approval or a hand-over ended, if it is among the latest `FATES_KEPT`."""

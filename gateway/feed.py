@@ -30,6 +30,7 @@ from gateway.handed_over import close_left_open, left_open
 from gateway.metrics import GatewayMetrics
 from gateway.protocol import text_message
 from gateway.replay import ReplayEntry, sane_body, settled_streams, without_settled_text
+from gateway.tracing import Deliveries
 from gateway.witness import Witness
 
 _log = structlog.get_logger("antiphon.feed")
@@ -57,6 +58,7 @@ class Feed:
         jobs: JobQueue,
         settings: GatewaySettings,
         metrics: GatewayMetrics,
+        deliveries: Deliveries | None = None,
     ) -> None:
         self.subjects = subjects
         self.session = subjects.session
@@ -64,6 +66,7 @@ class Feed:
         self._jobs = jobs
         self._settings = settings
         self._metrics = metrics
+        self._deliveries = deliveries
         self.state = SessionState()
         self.last = 0
         """The sequence of the last entry that was taken in; what comes next has it as `prev`."""
@@ -184,6 +187,8 @@ class Feed:
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, 2.0)
         self.last = self._position = self._floor = self.state.as_of
+        if self._deliveries is not None:
+            self._deliveries.loaded(self.state)
 
     async def _follow(self, tail: LiveTail) -> Rewound:
         while True:
@@ -234,11 +239,15 @@ class Feed:
             return
         if place.kind is Kind.DELTA:
             taken = ReplayEntry(stored.seq, self.last, stored.body, True)
+            if self._deliveries is not None:
+                self._deliveries.delta(place.lane)
         else:
             entry, faithful = decode_at(place, stored.body)
             self.state = fold(self.state, stored.seq, entry)
             if self.state.deleted_seq == stored.seq:
                 self._forget_ring()
+            if self._deliveries is not None and place.lane:
+                self._deliveries.folded(place.lane, self.state)
             for witness in self._witnesses:
                 if witness.entry_id == entry.id:
                     witness.saw(stored.seq, self.state)
@@ -272,8 +281,12 @@ class Feed:
         if not self._unsent:
             return
         unsent, self._unsent = self._unsent, []
-        if not self._live:
-            return
+        if self._live:
+            self._write(unsent)
+        if self._deliveries is not None:
+            self._deliveries.written(len(self._live))
+
+    def _write(self, unsent: list[bytes]) -> None:
         data = unsent[0] if len(unsent) == 1 else b"".join(unsent)
         self._metrics.entries_delivered.inc(len(unsent) * len(self._live))
         for reader in tuple(self._live):

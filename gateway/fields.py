@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from broker.errors import ErrorCode, Refused
 from broker.subjects import check_session
+from broker.tracing import TraceContext, parse_context
 
 
 class BadFrame(Refused):
@@ -14,6 +16,13 @@ class BadFrame(Refused):
     def __init__(self, id_: int | None, code: ErrorCode, message: str, **data: Any) -> None:
         super().__init__(code, message, **data)
         self.id = id_
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """A command that may write to the log. `trace` is the client's span, of which it is a part."""
+
+    trace: TraceContext | None = field(default=None, kw_only=True)
 
 
 class Fields:
@@ -69,6 +78,10 @@ class Fields:
         if not isinstance(value, bool):
             raise self.wrong(name, "must be true or false")
         return value
+
+    def trace(self) -> TraceContext | None:
+        """The client's span. One that is malformed counts as none."""
+        return parse_context(self._wire.get("traceparent"), self._wire.get("tracestate"))
 
     def session(self) -> str:
         """Raises BadFrame, InvalidName."""

@@ -43,6 +43,7 @@ async def close_left_open(log: SessionLog, subjects: SessionSubjects, state: Ses
             lane=lane,
             run=held.run,
             by=_CLOSER,
+            trace=state.trace_of(held.run),
         )
         try:
             last = await log.append(subjects, lane, held.fence, entry)

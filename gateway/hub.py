@@ -14,6 +14,7 @@ from broker.interfaces import JobQueue, SessionLog
 from gateway.config import GatewaySettings
 from gateway.feed import Feed
 from gateway.metrics import GatewayMetrics
+from gateway.tracing import GatewayTracing
 
 _log = structlog.get_logger("antiphon.hub")
 
@@ -21,11 +22,19 @@ _log = structlog.get_logger("antiphon.hub")
 class Hub:
     """A context: `async with Hub(...) as hub`, `async with hub.session(name) as feed`."""
 
-    def __init__(self, log: SessionLog, jobs: JobQueue, settings: GatewaySettings, metrics: GatewayMetrics) -> None:
+    def __init__(
+        self,
+        log: SessionLog,
+        jobs: JobQueue,
+        settings: GatewaySettings,
+        metrics: GatewayMetrics,
+        tracing: GatewayTracing,
+    ) -> None:
         self._log = log
         self._jobs = jobs
         self._settings = settings
         self._metrics = metrics
+        self._tracing = tracing
         self._feeds: dict[str, tuple[Feed, asyncio.Task[None]]] = {}
         self._lingering: dict[str, asyncio.TimerHandle] = {}
         self._tasks = asyncio.TaskGroup()
@@ -67,7 +76,8 @@ class Hub:
         if timer is not None:
             timer.cancel()
         if name not in self._feeds:
-            feed = Feed(self._log.subjects(name), self._log, self._jobs, self._settings, self._metrics)
+            deliveries = self._tracing.deliveries(name)
+            feed = Feed(self._log.subjects(name), self._log, self._jobs, self._settings, self._metrics, deliveries)
             self._feeds[name] = feed, self._tasks.create_task(self._run(feed), name=f"feed-{name}")
             self._metrics.sessions.inc()
         feed = self._feeds[name][0]

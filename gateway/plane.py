@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from broker.subjects import MAIN_LANE, check_claim_id, check_input_id, check_lane, check_session, check_worker_id
-from gateway.fields import Fields
+from gateway.fields import Fields, Writing
 
 LEASE_MS_MIN, LEASE_MS_MAX, LEASE_MS_DEFAULT = 1_000, 120_000, 15_000
 KEY_CHARS = 256
@@ -15,7 +15,7 @@ LIST_MAX, LIST_DEFAULT = 200, 50
 
 
 @dataclass(frozen=True, slots=True)
-class ToolClaim:
+class ToolClaim(Writing):
     id: int
     session: str
     tool_call_id: str
@@ -24,7 +24,7 @@ class ToolClaim:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolProgress:
+class ToolProgress(Writing):
     id: int
     session: str
     tool_call_id: str
@@ -33,7 +33,7 @@ class ToolProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolResult:
+class ToolResult(Writing):
     """`error` is None if there is a `result`, which may be null."""
 
     id: int
@@ -45,7 +45,7 @@ class ToolResult:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolRelease:
+class ToolRelease(Writing):
     id: int
     session: str
     tool_call_id: str
@@ -53,7 +53,7 @@ class ToolRelease:
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovalRespond:
+class ApprovalRespond(Writing):
     """`payload` None: there is none."""
 
     id: int
@@ -64,14 +64,14 @@ class ApprovalRespond:
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovalRevoke:
+class ApprovalRevoke(Writing):
     id: int
     session: str
     key: str
 
 
 @dataclass(frozen=True, slots=True)
-class HandoffClaim:
+class HandoffClaim(Writing):
     """`lane` None: the hand-over's, or the main lane if there is no `handoff_id`."""
 
     id: int
@@ -81,7 +81,7 @@ class HandoffClaim:
 
 
 @dataclass(frozen=True, slots=True)
-class HandoffReturn:
+class HandoffReturn(Writing):
     id: int
     session: str
     lane: str
@@ -90,7 +90,7 @@ class HandoffReturn:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionCreate:
+class SessionCreate(Writing):
     id: int
     session: str
     title: str | None
@@ -99,7 +99,7 @@ class SessionCreate:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionUpdate:
+class SessionUpdate(Writing):
     id: int
     session: str
     title: str | None
@@ -108,25 +108,25 @@ class SessionUpdate:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionClose:
+class SessionClose(Writing):
     id: int
     session: str
 
 
 @dataclass(frozen=True, slots=True)
-class SessionReopen:
+class SessionReopen(Writing):
     id: int
     session: str
 
 
 @dataclass(frozen=True, slots=True)
-class SessionDelete:
+class SessionDelete(Writing):
     id: int
     session: str
 
 
 @dataclass(frozen=True, slots=True)
-class SessionFork:
+class SessionFork(Writing):
     """`before` None: with all messages."""
 
     id: int

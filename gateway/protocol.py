@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import orjson
@@ -11,7 +11,7 @@ from broker.errors import ErrorCode, InvalidName, Refused
 from broker.presence import STATES, Present
 from broker.session_config import ON_BUSY
 from broker.subjects import check_device, check_input_id, check_run_id
-from gateway.fields import BadFrame, Fields
+from gateway.fields import BadFrame, Fields, Writing
 from gateway.plane import PlaneCommand, parse_plane
 
 PROTOCOL_VERSION = 1
@@ -58,7 +58,7 @@ class Unsubscribe:
 
 
 @dataclass(frozen=True, slots=True)
-class InputSend:
+class InputSend(Writing):
     id: int
     session: str
     input_id: str
@@ -67,14 +67,14 @@ class InputSend:
 
 
 @dataclass(frozen=True, slots=True)
-class InputCancel:
+class InputCancel(Writing):
     id: int
     session: str
     input_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class RunCancel:
+class RunCancel(Writing):
     id: int
     session: str
     run_id: str
@@ -123,9 +123,13 @@ def parse(data: str | bytes) -> Command:
     if not isinstance(id_, int) or isinstance(id_, bool) or not 0 <= id_ < 2**53:
         raise BadFrame(None, ErrorCode.BAD_COMMAND, "`id` must be a whole number from 0 to 2^53-1", field="id")
     try:
-        return _command(wire, id_, Fields(wire, id_))
+        fields = Fields(wire, id_)
+        command = _command(wire, id_, fields)
     except InvalidName as error:
         raise BadFrame(id_, ErrorCode.BAD_NAME, str(error), field=error.kind) from None
+    if isinstance(command, Writing) and (trace := fields.trace()) is not None:
+        return replace(command, trace=trace)
+    return command
 
 
 def _command(wire: dict[str, Any], id_: int, fields: Fields) -> Command:

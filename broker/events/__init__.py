@@ -67,6 +67,7 @@ from broker.events.people import (
     ToolReleased,
     ToolResolved,
 )
+from broker.tracing import TraceContext
 
 __all__ = [
     "AGUI_PROTOCOL_VERSION",
@@ -203,6 +204,7 @@ class Entry:
 
     `id` names the write: ``<fence>-<n>`` in a lane, the command's id for a participant's. `ts` is the writer's
     clock in ms since 1970. `off` is set in deltas alone: the offset of the text in its message, in code points.
+    `trace`, of records, is the span in which it was written; `via` is the gateway that stored a participant's entry.
     """
 
     id: str
@@ -212,6 +214,8 @@ class Entry:
     run: str | None = None
     by: Participant | None = None
     off: int | None = None
+    trace: TraceContext | None = None
+    via: str | None = None
 
 
 def stream_end(kind: str, id_: str) -> Event:

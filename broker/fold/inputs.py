@@ -22,7 +22,7 @@ def sent(state: SessionState, seq: int, entry: Entry, event: InputSent) -> Sessi
         return state
     state = replace(state, seen=state.seen.add(event.input_id))
     mode = event.mode if event.mode in ON_BUSY else state.config.on_busy
-    queued = QueuedInput(event.input_id, seq, entry.ts, entry.by, event.content)
+    queued = QueuedInput(event.input_id, seq, entry.ts, entry.by, event.content, trace=entry.trace)
     code = _refusal(state, queued, mode)
     if code is not None:
         return remember_fate(state, InputFate(event.input_id, seq, "refused", code))
@@ -145,6 +145,7 @@ def requested(state: SessionState, seq: int, entry: Entry, event: RunRequested) 
         pool=event.pool,
         agent=event.agent,
         detached=event.detached,
+        trace=entry.trace,
     )
     return replace(state, inputs=(*state.inputs, queued))
 
@@ -155,5 +156,7 @@ def returned(state: SessionState, seq: int, entry: Entry, event: HandoffReturned
         return state
     state = replace(state, seen=state.seen.add(event.input_id))
     pool = state.lane(event.lane).pool
-    queued = QueuedInput(event.input_id, seq, entry.ts, entry.by, event.note, lane=event.lane, pool=pool)
+    queued = QueuedInput(
+        event.input_id, seq, entry.ts, entry.by, event.note, lane=event.lane, pool=pool, trace=entry.trace
+    )
     return replace(state, inputs=(*state.inputs, queued))

@@ -17,7 +17,7 @@ def claimed(state: SessionState, seq: int, event: SessionOwner, by: Participant 
     lane = state.lane(event.lane)
     run = state.lane_run(event.lane)
     if event.kind == "agent" and lane.owner is not None and lane.human is None and run is not None:
-        state = with_run(state, replace(run, lost=run.lost + 1))
+        state = with_run(state, replace(run, lost=run.lost + 1, lost_fence=seq))
     can = tuple(event.can or ())
     state = with_lane(state, event.lane, replace(lane, fence=seq, owner=owner, last_n=0, can=can))
     if owner is None or owner.kind != "user":

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from broker.events import Participant, RunCancelRequested, RunDropped, RunStarted, RunTakenOver, SessionStateChanged
+from broker.events import (
+    Entry,
+    Participant,
+    RunCancelRequested,
+    RunDropped,
+    RunStarted,
+    RunTakenOver,
+    SessionStateChanged,
+)
 from broker.fold.approvals import forget_run as forget_approvals
 from broker.fold.change import end_input, remember_ended, with_lane, with_run
 from broker.fold.handoffs import forget_run as forget_handoffs
@@ -13,24 +21,25 @@ from broker.state import Cancel, Ended, Run, SessionState
 from broker.subjects import run_id_of
 
 
-def started(state: SessionState, seq: int, lane_name: str, event: RunStarted) -> SessionState:
+def started(state: SessionState, seq: int, entry: Entry, lane_name: str, event: RunStarted) -> SessionState:
     lane = state.lane(lane_name)
     if lane.run is not None or event.run_id in state.runs:
         return state
     input_id = event.run_id.removeprefix("run_")
     queued, fate = state.queued(input_id), state.fate(input_id)
     cancelled = Cancel("immediate", fate.by) if fate is not None and fate.status == "cancelled" else None
-    run = Run(event.run_id, lane_name, input_id, seq, cancel=cancelled)
+    run = Run(event.run_id, lane_name, input_id, seq, cancel=cancelled, trace=entry.trace, since=entry.ts)
     if queued is not None:
         run = replace(run, parent=queued.parent, agent=queued.agent, pool=queued.pool, detached=queued.detached)
+        run = replace(run, cause=queued.trace)
     return with_lane(with_run(state, run), lane_name, replace(lane, run=event.run_id, paused=None, pool=run.pool))
 
 
-def taken_over(state: SessionState, lane_name: str, event: RunTakenOver) -> SessionState:
+def taken_over(state: SessionState, entry: Entry, lane_name: str, event: RunTakenOver) -> SessionState:
     run = state.runs.get(event.run_id)
     if run is None or run.lane != lane_name:
         return state
-    return with_run(state, replace(run, attempt=event.attempt))
+    return with_run(state, replace(run, attempt=event.attempt, trace=entry.trace, since=entry.ts))
 
 
 def cancel_requested(state: SessionState, event: RunCancelRequested, by: Participant | None) -> SessionState:

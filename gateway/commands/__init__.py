@@ -7,9 +7,11 @@ and not stored.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, assert_never
 
 from broker.interfaces import Directory, JobQueue, SessionLog
+from broker.schema import Schemas
 from gateway import plane, protocol
 from gateway.auth import Identity
 from gateway.commands import approvals, copies, handoffs, inputs, listing, runs, sessions, tools
@@ -18,8 +20,10 @@ from gateway.commands.context import CommandContext
 from gateway.commands.history import history
 from gateway.commands.tools import Executor
 from gateway.config import GatewaySettings
+from gateway.fields import Writing
 from gateway.hub import Hub
 from gateway.metrics import GatewayMetrics
+from gateway.tracing import GatewayTracing
 
 __all__ = ["Commands", "Executor", "SessionCommand"]
 
@@ -53,12 +57,23 @@ class Commands:
         directory: Directory,
         settings: GatewaySettings,
         metrics: GatewayMetrics,
+        tracing: GatewayTracing,
     ) -> None:
-        self._ctx = CommandContext(hub, log, jobs, settings, metrics, directory, Activity(directory))
+        self._tracing = tracing
+        self._context = partial(
+            CommandContext, hub, log, jobs, settings, metrics, directory, Activity(directory), Schemas()
+        )
 
     async def carry_out(self, command: SessionCommand, who: Identity, executor: Executor) -> dict[str, Any]:
         """What the `ok` reply carries. Raises Refused, Unavailable."""
-        ctx = self._ctx
+        given = command.trace if isinstance(command, Writing) else None
+        session = "" if isinstance(command, plane.SessionList | plane.HandoffList) else command.session
+        with self._tracing.command(type(command).__name__, session, given) as trace:
+            return await self._carry_out(self._context(trace), command, who, executor)
+
+    async def _carry_out(
+        self, ctx: CommandContext, command: SessionCommand, who: Identity, executor: Executor
+    ) -> dict[str, Any]:
         match command:
             case protocol.InputSend():
                 return await inputs.send(ctx, command, who)
@@ -77,11 +92,10 @@ class Commands:
             case plane.ToolRelease():
                 return await tools.release(ctx, command, who)
             case _:
-                return await self._decide(command, who)
+                return await self._decide(ctx, command, who)
 
-    async def _decide(self, command: _Decision, who: Identity) -> dict[str, Any]:
+    async def _decide(self, ctx: CommandContext, command: _Decision, who: Identity) -> dict[str, Any]:
         """What people decide: approvals, hand-overs, the session itself."""
-        ctx = self._ctx
         match command:
             case plane.ApprovalRespond():
                 return await approvals.respond(ctx, command, who)
@@ -98,10 +112,9 @@ class Commands:
             case plane.SessionClose() | plane.SessionReopen():
                 return await sessions.set_closed(ctx, command, who)
             case _:
-                return await self._list_or_copy(command, who)
+                return await self._list_or_copy(ctx, command, who)
 
-    async def _list_or_copy(self, command: _ListOrCopy, who: Identity) -> dict[str, Any]:
-        ctx = self._ctx
+    async def _list_or_copy(self, ctx: CommandContext, command: _ListOrCopy, who: Identity) -> dict[str, Any]:
         match command:
             case plane.SessionDelete():
                 return await copies.delete(ctx, command, who)

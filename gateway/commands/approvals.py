@@ -37,7 +37,8 @@ async def respond(ctx: CommandContext, command: ApprovalRespond, who: Identity) 
             ctx.check_schema(approval.response_schema, command.payload, ErrorCode.PAYLOAD_INVALID)
         event = ApprovalResponded(approval.id, command.option, command.payload)
         message_id = f"respond:{approval.id}:{command.option}:{short_id(who.id)}"
-        folded = await ctx.append(feed, ctx.entry(event, who, message_id))
+        entry = ctx.entry(event, who, message_id, feed.state.trace_of(approval.run))
+        folded = await ctx.append(feed, entry)
         approval = _approval(folded.state, approval.id)
         vote = _vote_of(approval, who)
         if vote is None or vote.option != command.option:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -18,12 +18,14 @@ from broker.lease import has_work, pool_of
 from broker.schema import SchemaInvalid, Schemas
 from broker.state import Ended, SessionState
 from broker.subjects import MAIN_LANE
+from broker.tracing import TraceContext
 from gateway.auth import Identity, Right
 from gateway.commands.activity import Activity
 from gateway.config import GatewaySettings
 from gateway.feed import Feed
 from gateway.hub import Hub
 from gateway.metrics import GatewayMetrics
+from gateway.tracing import CommandTrace
 
 _ENVELOPE_LEVELS = 8
 """Levels of nesting that an entry puts around a value, and some more; the log's JSON has at most 254."""
@@ -41,7 +43,7 @@ class Folded:
 
 @dataclass(frozen=True, slots=True)
 class CommandContext:
-    """Shared by all commands of a gateway."""
+    """What a command has at hand: all but `trace` is shared by all commands of a gateway."""
 
     hub: Hub
     log: SessionLog
@@ -50,7 +52,8 @@ class CommandContext:
     metrics: GatewayMetrics
     directory: Directory
     activity: Activity
-    schemas: Schemas = field(default_factory=Schemas)
+    schemas: Schemas
+    trace: CommandTrace
 
     @asynccontextmanager
     async def session(self, name: str, *, fresh: bool = True) -> AsyncIterator[Feed]:
@@ -71,9 +74,13 @@ class CommandContext:
         if head is not None:
             await feed.reached(head.seq)
 
-    def entry(self, event: Event, who: Identity, message_id: str) -> Entry:
-        """`message_id` must differ from those of other commands: an inputId, or text with a colon, which no id has."""
-        return Entry(id=message_id, ts=now_ms(), events=(event,), by=who.participant())
+    def entry(self, event: Event, who: Identity, message_id: str, cause: TraceContext | None = None) -> Entry:
+        """`message_id` must differ from those of other commands: an inputId, or text with a colon, which no id has.
+
+        `cause` is the span of the run that the command is about.
+        """
+        trace, by = self.trace.context(cause), who.participant()
+        return Entry(id=message_id, ts=now_ms(), events=(event,), by=by, trace=trace, via=self.trace.gateway)
 
     async def append(self, feed: Feed, entry: Entry, foreseen: SessionState | None = None) -> Folded:
         """Stores a participant's entry and waits until it is folded. Raises Unavailable.
@@ -84,7 +91,8 @@ class CommandContext:
             # After a deletion the session begins anew, and ids of before are free again.
             deleted = feed.state.deleted_seq
             message_id = f"{deleted}:{entry.id}" if deleted else entry.id
-            stored = await self.log.append_input(feed.subjects, entry, message_id)
+            with self.trace.append():
+                stored = await self.log.append_input(feed.subjects, entry, message_id)
             if foreseen is not None:
                 await self.offer_job(feed, foreseen, MAIN_LANE)
             await feed.reached(stored.seq)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
+
 from broker.errors import ErrorCode, Refused
 from broker.events import Entry, InputCancelRequested, InputSent
 from broker.fold import inputs
@@ -11,9 +13,11 @@ from broker.lease import has_work
 from broker.state import InputFate, QueuedInput, SessionState
 from broker.subjects import MAIN_LANE, run_id_of
 from gateway.auth import Identity, Right
-from gateway.commands.context import CommandContext, not_allowed
+from gateway.commands.context import CommandContext, Folded, not_allowed
 from gateway.feed import Feed
 from gateway.protocol import InputCancel, InputSend
+
+_log = structlog.get_logger("antiphon.input")
 
 _STEERING = ("inject", *inputs.OVERTAKING)
 """Modes that change what an agent is doing for others."""
@@ -59,10 +63,16 @@ async def _store(ctx: CommandContext, feed: Feed, command: InputSend, who: Ident
         # It is not stored, so its id stays free.
         raise _refusal(fate, feed.state, who)
     folded = await ctx.append(feed, entry, foreseen)
+    _tell(command, folded, entry)
     if not has_work(foreseen, MAIN_LANE):
         # It looked as if a human had the lane, who may have given it back before the input came.
         await ctx.offer_job(feed, folded.state, MAIN_LANE)
     return folded.duplicate or _stored_earlier(folded.state, command.input_id, folded.seq)
+
+
+def _tell(command: InputSend, folded: Folded, entry: Entry) -> None:
+    trace = None if entry.trace is None else entry.trace.trace_id
+    _log.info("input stored", session=command.session, input=command.input_id, seq=folded.seq, trace=trace)
 
 
 def _foreseen(state: SessionState, entry: Entry, event: InputSent) -> SessionState:
@@ -142,7 +152,8 @@ async def cancel(ctx: CommandContext, command: InputCancel, who: Identity) -> di
         if queued is not None:
             if not _is_sender(queued, who) and not who.may(Right.ADMIN, command.session):
                 raise not_allowed(Right.ADMIN, "only its sender or an admin may take an input back")
-            entry = ctx.entry(InputCancelRequested(command.input_id), who, f"cancel:{command.input_id}")
+            event, message_id = InputCancelRequested(command.input_id), f"cancel:{command.input_id}"
+            entry = ctx.entry(event, who, message_id, queued.trace)
             state = (await ctx.append(feed, entry)).state
         return _cancelled(state, command.input_id)
 

@@ -23,7 +23,8 @@ async def cancel(ctx: CommandContext, command: RunCancel, who: Identity) -> dict
                 raise _forbidden()
             event = RunCancelRequested(command.run_id, command.mode)
             message_id = f"cancel:{command.run_id}:{command.mode}:{short_id(who.id)}"
-            state = (await ctx.append(feed, ctx.entry(event, who, message_id))).state
+            entry = ctx.entry(event, who, message_id, state.trace_of(command.run_id))
+            state = (await ctx.append(feed, entry)).state
             verdict = _status(state, command.run_id, command.mode)
         return _reply(command.run_id, verdict)
 

@@ -53,7 +53,8 @@ async def claim(ctx: CommandContext, command: ToolClaim, who: Identity, executor
         _refuse(claim_problem(call, now, who.participant(), event), call)
         ctx.check_schema(tool.parameters, dict(call.args or {}), ErrorCode.ARGUMENTS_INVALID)
         # A renewal is another entry than the claim it renews: its end makes the difference.
-        entry = ctx.entry(event, who, f"claim:{call.id}:{command.claim_id}:{event.expires_at}")
+        message_id = f"claim:{call.id}:{command.claim_id}:{event.expires_at}"
+        entry = ctx.entry(event, who, message_id, feed.state.trace_of(call.run))
         folded = await ctx.append(feed, entry)
         return _claimed(folded, event, who)
 
@@ -74,7 +75,8 @@ async def progress(ctx: CommandContext, command: ToolProgress, who: Identity) ->
         call = _call(feed.state, command.tool_call_id)
         _refuse(result_problem(call, now_ms(), who.participant(), command.claim_id), call)
         body = {"type": "tool.progress", "toolCallId": call.id, "claimId": command.claim_id, "value": command.value}
-        entry = ctx.entry(OtherEvent("tool.progress", body), who, f"progress:{call.id}:{secrets.token_hex(6)}")
+        message_id = f"progress:{call.id}:{secrets.token_hex(6)}"
+        entry = ctx.entry(OtherEvent("tool.progress", body), who, message_id, feed.state.trace_of(call.run))
         await ctx.append(feed, entry)
         return {}
 
@@ -121,7 +123,8 @@ async def _append(
     ctx: CommandContext, feed: Feed, word: str, call: Call, event: Event, who: Identity, claim_id: str
 ) -> Folded:
     # Somebody may claim a call twice with the same id, with a lapse between: what was said before it is another thing.
-    return await ctx.append(feed, ctx.entry(event, who, f"{word}:{call.id}:{claim_id}:{call.claims}"))
+    message_id = f"{word}:{call.id}:{claim_id}:{call.claims}"
+    return await ctx.append(feed, ctx.entry(event, who, message_id, feed.state.trace_of(call.run)))
 
 
 def _call(state: SessionState, tool_call_id: str) -> Call:

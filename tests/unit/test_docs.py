@@ -21,7 +21,7 @@ from agent_worker.metrics import WorkerMetrics
 from agent_worker.speaking import Speaking
 from antiphon import settings_table
 from broker import events
-from broker.config import LogSettings, NatsSettings
+from broker.config import LogSettings, NatsSettings, TraceSettings
 from broker.errors import AntiphonError, ToolErrorCode
 from gateway.config import GatewaySettings
 from gateway.metrics import GatewayMetrics
@@ -41,7 +41,7 @@ _SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)|(?:src|srcset|href)=\"([^\"]+)\"")
 _SETTINGS = {
     f"ANTIPHON_{field.name.upper()}": field.default
-    for cls in (NatsSettings, LogSettings, GatewaySettings, WorkerSettings)
+    for cls in (NatsSettings, LogSettings, GatewaySettings, WorkerSettings, TraceSettings)
     for field in fields(cls)
 }
 
