@@ -12,6 +12,7 @@ from agent_worker.scope import WorkerServices
 from agent_worker.slots import Slot, Slots
 from broker.errors import LogError, Unavailable, WrongSequence
 from broker.interfaces import Job, JobSource
+from broker.telemetry import bind_only
 
 _log = structlog.get_logger("antiphon.worker")
 
@@ -107,7 +108,7 @@ class Worker:
 
     async def _work(self, tasks: asyncio.TaskGroup, owner: LaneOwner) -> None:
         session, lane = owner.lane
-        structlog.contextvars.bind_contextvars(session=session, lane=lane)
+        bind_only(session=session, lane=lane)
         end = "failed"
         try:
             end = await owner.work()

@@ -84,6 +84,20 @@ async def _run_handoffs(args: argparse.Namespace) -> None:
     await list_handoffs(_where(args), as_json=args.json)
 
 
+def _trace(commands: Parsers) -> None:
+    parser = command(commands, "trace", "Follow one request through all parts, by its log.", _run_trace)
+    parser.add_argument("id", metavar="ID", help="an inputId, a runId, or a trace id (32 hexadecimal digits)")
+    parser.add_argument("--session", metavar="NAME", help="the session it is in (default: those of late are searched)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    _log_flags(parser)
+
+
+async def _run_trace(args: argparse.Namespace) -> int:
+    from antiphon.following import trace
+
+    return await trace(_log_access(args), args.id, args.session, as_json=args.json)
+
+
 # --- sessions as files -----------------------------------------------------------------------------------------------------
 
 
@@ -150,4 +164,4 @@ def _where(args: argparse.Namespace) -> Access:
     return access(place(args.data), args.url, args.token, args.user, names(args.roles))
 
 
-COMMANDS = (_chat, _send, _tail, _sessions, _handoffs, _export, _import)
+COMMANDS = (_chat, _send, _tail, _sessions, _handoffs, _trace, _export, _import)

@@ -107,7 +107,8 @@ class Gateway:
         self._empty.clear()
         self._services.metrics.connections.inc()
         try:
-            await connection.serve(log_available=self._log_available)
+            with structlog.contextvars.bound_contextvars(connection=connection.id):
+                await connection.serve(log_available=self._log_available)
         finally:
             self._connections.discard(connection)
             if not self._connections:

@@ -164,7 +164,7 @@ class Feed:
                 rewound = await self._follow(tail)
             seen = self.last
             self._metrics.rewinds.inc()
-            _log.warning("entries were missed, starting afresh", session=self.session, after=rewound.to)
+            _log.warning("entries were missed, starting afresh", after=rewound.to)
             self._reset()
             for reader in tuple(self._readers):
                 reader.rewound(rewound.to, seen)

@@ -11,6 +11,7 @@ from typing import Self
 import structlog
 
 from broker.interfaces import JobQueue, SessionLog
+from broker.telemetry import bind_only
 from gateway.config import GatewaySettings
 from gateway.feed import Feed
 from gateway.metrics import GatewayMetrics
@@ -85,12 +86,13 @@ class Hub:
         return feed
 
     async def _run(self, feed: Feed) -> None:
+        bind_only(session=feed.session)
         while True:
             try:
                 await feed.run()
             except Exception:  # noqa: BLE001 (see below)
                 # A fault in one session must not end the others; it is opened afresh from the log.
-                _log.exception("a feed failed", session=feed.session)
+                _log.exception("a feed failed")
                 await asyncio.sleep(1.0)
 
     def _linger(self, feed: Feed) -> None:

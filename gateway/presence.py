@@ -18,6 +18,7 @@ import structlog
 from broker.interfaces import Attendance, GatewayPresence
 from broker.presence import Member, Present, Roster
 from broker.subjects import SessionSubjects
+from broker.telemetry import bind_only
 from broker.tools import ToolDeclaration
 from gateway import protocol
 from gateway.metrics import GatewayMetrics
@@ -113,12 +114,13 @@ class Rooms:
 
     async def _keep(self, room: _Room) -> None:
         """For as long as there is anybody, or was a moment ago."""
+        bind_only(session=room.subjects.session)
         while not room.empty:
             try:
                 async with self._presence.attend(room.subjects, room.wake.set) as attendance:
                     await room.keep(attendance)
             except Exception:  # noqa: BLE001 (a fault in one session must not end the others)
-                _log.exception("presence failed", session=room.subjects.session)
+                _log.exception("presence failed")
                 await asyncio.sleep(1.0)
         # Nothing is awaited since nobody was found there: whoever comes now gets a new room.
         del self._rooms[room.subjects.session]

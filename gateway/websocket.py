@@ -191,7 +191,8 @@ class ClientConnection:
                 text = "the log did not answer in time; nothing is known of the outcome"
                 self._refuse(command.id, Refused(ErrorCode.UNAVAILABLE, text, retry_after_ms=1000))
             except Exception:  # noqa: BLE001 (a fault in one command must not end the connection)
-                _log.exception("a command failed", connection=self.id, command=type(command).__name__)
+                session = getattr(command, "session", None)
+                _log.exception("a command failed", session=session, command=type(command).__name__)
                 self._refuse(
                     command.id, Refused(ErrorCode.INTERNAL, f"a fault of the server; it is logged as {self.id}")
                 )
@@ -244,18 +245,18 @@ class ClientConnection:
         seat = self._services.rooms.sit(feed.subjects, self._outlet, member)
         feed.when_live(opened.reader, seat.went_live)
         # The reply goes out before the reader's first entry, which its task sends later.
-        task = self._tasks.create_task(self._run_reader(opened.reader))
+        task = self._tasks.create_task(self._run_reader(command.session, opened.reader))
         self._services.metrics.subscriptions.inc()
         # A callback, for a task may be cancelled before it has begun.
         task.add_done_callback(lambda _: self._reader_ended(feed, seat))
         self._subscriptions[command.session] = _Subscription(opened.reader, seat, task)
         return protocol.ok(command.id, session=command.session, epoch=opened.epoch, head=opened.head)
 
-    async def _run_reader(self, reader: SessionReader) -> None:
+    async def _run_reader(self, session: str, reader: SessionReader) -> None:
         try:
             await reader.run()
         except LogError as error:
-            _log.warning("a reader cannot go on", connection=self.id, reason=str(error))
+            _log.warning("a reader cannot go on", session=session, reason=str(error))
             self._close(Closing(CloseCode.INTERNAL, "internal"))
 
     def _reader_ended(self, feed: Feed, seat: Seat) -> None:

@@ -39,6 +39,21 @@ class JetStreamDirectory:
         before = None if noted is None else noted.seq + 1
         await self._connection.purge(INDEX_STREAM, _subject(kind, whose, session), before)
 
+    async def latest(self, kind: str, limit: int) -> list[str]:
+        """The sessions of all with notes of this kind, newest activity first; bounded like `noted`. Raises Unavailable."""
+        state = (await self._connection.api(f"STREAM.INFO.{INDEX_STREAM}"))["state"]
+        # A note takes its older one's place, so a range of sequences holds at most so many notes.
+        position = max(state["first_seq"] - 1, state["last_seq"] - NOTES_MAX)
+        found: dict[str, int] = {}
+        end = False
+        while not end:
+            body = {"seq": position + 1, "next_by_subj": f"idx.{kind}.>", "batch": _BATCH}
+            page, end = await read_batch(self._connection, INDEX_STREAM, orjson.dumps(body))
+            for stored in page:
+                position = stored.seq
+                found[stored.subject.rsplit(".", 1)[1]] = position
+        return sorted(found, key=lambda session: found[session], reverse=True)[:limit]
+
     async def noted(self, kind: str, whose: str, before: int | None, limit: int) -> list[Noted]:
         """The newest notes before note `before`, newest first. Raises Unavailable."""
         found: list[Noted] = []
