@@ -16,6 +16,15 @@ from broker.state import SessionState
 from broker.tracing import TraceContext
 
 _CAPITAL = re.compile("(?<!^)(?=[A-Z])")
+_IDS = {
+    "input_id": "input",
+    "run_id": "run",
+    "tool_call_id": "call",
+    "claim_id": "claim",
+    "approval_id": "approval",
+    "handoff_id": "handoff",
+}
+"""Fields of commands that are told with their spans, and as what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +34,9 @@ class GatewayTracing:
     gateway: str | None = None
     spans: Spans = NO_SPANS
 
-    def command(self, name: str, session: str, given: TraceContext | None) -> CommandTrace:
-        """The trace of a command, by the name of its class; `given` is the client's span, if it named one."""
-        return CommandTrace(self, name, session, given)
+    def command(self, command: object, session: str, given: TraceContext | None) -> CommandTrace:
+        """The trace of a command; `given` is the client's span, if it named one."""
+        return CommandTrace(self, command, session, given)
 
     def deliveries(self, session: str) -> Deliveries | None:
         """For a feed; None if nobody takes spans."""
@@ -36,16 +45,16 @@ class GatewayTracing:
 
 class CommandTrace:
     """A command's span: `with tracing.command(…) as trace`. It continues the client's trace, else that of the run the
-    command is about, else it begins one. A command that has come to nothing, in nobody's trace, leaves no span.
+    command is about, else it begins one. A command that writes nothing, in nobody's trace, leaves no span.
     """
 
-    def __init__(self, tracing: GatewayTracing, name: str, session: str, given: TraceContext | None) -> None:
+    def __init__(self, tracing: GatewayTracing, command: object, session: str, given: TraceContext | None) -> None:
         self.gateway = tracing.gateway
         self._spans = tracing.spans
-        self._name = name
+        self._command = command
+        self._session = session
         self._parent = given
         self._given = given is not None
-        self._attributes: dict[str, Attribute] = {"antiphon.session": session, "antiphon.gateway": self.gateway or ""}
         self._links: tuple[TraceContext, ...] = ()
         self._context: TraceContext | None = None
         self._start_ns = now_ns() if tracing.spans.enabled else 0
@@ -60,9 +69,10 @@ class CommandTrace:
             self._context = child_of(self._parent, self._spans)
         return self._context
 
-    def about(self, **ids: Attribute) -> None:
-        """Ids for the span: of the input, the call, …"""
-        self._attributes |= {f"antiphon.{name}": value for name, value in ids.items()}
+    @property
+    def stored(self) -> TraceContext | None:
+        """The span that an entry of the command was written in, if there is one."""
+        return self._context
 
     @contextmanager
     def append(self) -> Iterator[None]:
@@ -78,7 +88,7 @@ class CommandTrace:
             if self._wanted(context):
                 child = child_of(context, self._spans)
                 self._spans.ended(
-                    Span("append", child, context, start_ns, now_ns(), "producer", self._attributes, error=error)
+                    Span("append", child, context, start_ns, now_ns(), "producer", self._ids(), error=error)
                 )
 
     def __enter__(self) -> Self:
@@ -91,17 +101,22 @@ class CommandTrace:
             return
         self._spans.ended(
             Span(
-                op_of(self._name),
+                op_of(type(self._command).__name__),
                 self._context,
                 self._parent,
                 self._start_ns,
                 now_ns(),
                 "server",
-                self._attributes,
+                self._ids(),
                 self._links,
                 _code_of(exc),
             )
         )
+
+    def _ids(self) -> dict[str, Attribute]:
+        named = {name: getattr(self._command, name, None) for name in _IDS}
+        ids: dict[str, Attribute] = {f"antiphon.{_IDS[name]}": id_ for name, id_ in named.items() if id_ is not None}
+        return ids | {"antiphon.session": self._session, "antiphon.gateway": self.gateway or ""}
 
     def _wanted(self, context: TraceContext) -> bool:
         return self._spans.enabled and context.sampled

@@ -68,7 +68,7 @@ class Commands:
         """What the `ok` reply carries. Raises Refused, Unavailable."""
         given = command.trace if isinstance(command, Writing) else None
         session = "" if isinstance(command, plane.SessionList | plane.HandoffList) else command.session
-        with self._tracing.command(type(command).__name__, session, given) as trace:
+        with self._tracing.command(command, session, given) as trace:
             return await self._carry_out(self._context(trace), command, who, executor)
 
     async def _carry_out(

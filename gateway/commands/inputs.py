@@ -46,7 +46,9 @@ async def send(ctx: CommandContext, command: InputSend, who: Identity) -> dict[s
             known = await _store(ctx, feed, command, who)
         ctx.metrics.inputs.labels("duplicate" if known else "new").inc()
         await ctx.activity.note(command.session, who)
-        return _receipt(feed.state, command.input_id, who, duplicate=known)
+        receipt = _receipt(feed.state, command.input_id, who, duplicate=known)
+        trace = ctx.trace.stored if not known else feed.state.trace_of(run_id_of(command.input_id))
+        return receipt | ({} if trace is None else trace.headers)
 
 
 async def _store(ctx: CommandContext, feed: Feed, command: InputSend, who: Identity) -> bool:

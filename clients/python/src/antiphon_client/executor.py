@@ -207,7 +207,8 @@ class Executor:
 
     async def _outcome(self, job: _Job) -> JsonObject:
         call = job.call
-        execution = Execution(call.tool_call_id, call.run_id, call.deadline, partial(self._progress, job))
+        progress = partial(self._progress, job)
+        execution = Execution(call.tool_call_id, call.run_id, call.deadline, progress, call.trace)
         try:
             value = await self._tools[call.name].execute(as_object(call.args) or {}, execution)
             check_json(value, "the result")

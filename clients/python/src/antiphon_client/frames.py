@@ -29,9 +29,17 @@ def unsubscribe(command_id: int, session: str) -> JsonObject:
     return command("unsubscribe", command_id, session)
 
 
-def input_send(command_id: int, session: str, input_id: str, content: str, mode: str | None = None) -> JsonObject:
-    """Send a message into a session."""
-    return command("input.send", command_id, session, inputId=input_id, content=content, mode=mode)
+def input_send(
+    command_id: int,
+    session: str,
+    input_id: str,
+    content: str,
+    mode: str | None = None,
+    trace: Mapping[str, str] | None = None,
+) -> JsonObject:
+    """Send a message into a session; `trace` has the headers of the span that it is a part of."""
+    fields = {"inputId": input_id, "content": content, "mode": mode, **(trace or {})}
+    return command("input.send", command_id, session, **fields)
 
 
 def tool_claim(command_id: int, session: str, call_id: str, claim_id: str, lease_ms: int) -> JsonObject:

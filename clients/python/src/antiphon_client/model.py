@@ -161,7 +161,7 @@ class Call(Part):
     """An open call of a tool; `executor` is `client` or `agent`.
 
     From `any_after` on it is for anybody, before only for `participant` and `device`, as far as
-    they are named.
+    they are named. `trace` has the headers of the entry that requested it.
     """
 
     tool_call_id: str
@@ -176,6 +176,7 @@ class Call(Part):
     any_after: int | None = None
     deadline: int | None = None
     claim: Claim | None = None
+    trace: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_dict(cls, raw: JsonObject) -> Call | None:

@@ -8,7 +8,8 @@ of frames return None (or a harmless default) for what they cannot understand an
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Final
 
@@ -23,6 +24,7 @@ from ._json import (
     encode,
     parse_object,
 )
+from ._trace import headers_of
 from .errors import CursorInvalid
 from .reconnect import Action, Backoff, CloseAdvice, classify_close, full_jitter_s
 
@@ -104,7 +106,9 @@ class Entry:
     """One entry of a session's log, as a frame (section 4).
 
     `off` and `merged` are None where the frame has none. `events` are AG-UI and session events
-    as they came. `epoch` names the log, so that `cursor` can be stored.
+    as they came. `epoch` names the log, so that `cursor` can be stored. `trace` has the headers
+    (`traceparent`, `tracestate`) by which requests made because of this entry continue its trace;
+    `via` is the gateway that stored a participant's entry.
     """
 
     session: str
@@ -119,6 +123,8 @@ class Entry:
     merged: int | None = None
     events: tuple[JsonObject, ...] = ()
     epoch: str = ""
+    trace: Mapping[str, str] = field(default_factory=dict)
+    via: str | None = None
 
     @classmethod
     def parse(cls, frame: JsonObject, epoch: str = "") -> Entry | None:
@@ -143,6 +149,8 @@ class Entry:
             merged=as_count(frame.get("merged")),
             events=as_objects(frame.get("events")),
             epoch=epoch,
+            trace=headers_of(frame),
+            via=as_str(frame.get("via")),
         )
 
     @property
@@ -256,10 +264,10 @@ class Limits:
     def parse(cls, raw: JsonObject | None) -> Limits:
         """Read `limits` of a `welcome`; what is missing or not positive keeps its default."""
         found = {}
-        for field in fields(cls):
-            value = as_count((raw or {}).get(field.name))
+        for each in fields(cls):
+            value = as_count((raw or {}).get(each.name))
             if value:
-                found[field.name] = value
+                found[each.name] = value
         return cls(**found)
 
 

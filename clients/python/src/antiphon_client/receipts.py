@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 from ._json import JsonObject, as_count, as_str
+from ._trace import headers_of
 from .changes import Change, Emptied, Imported, InputApplied, InputDropped, InputSpoken, Outcome, RunEnded
 from .errors import AntiphonError, InputNotApplied
 from .rules.names import RUN_PREFIX
@@ -183,9 +184,10 @@ class Receipt:
     nothing was added, and `seq` is that of the first time, None if that is long ago. When it was
     stored, it got `mode`, and the place `position` in the queue (1 for the next), both None if it
     did not wait; `reason` is what it waited for besides its turn: `approval`, `paused`, or None.
+    `trace` has the headers of the input's place in its trace, by which other requests may continue it.
     """
 
-    __slots__ = ("_at_first", "_progress", "_source", "duplicate", "mode", "position", "reason", "seq")
+    __slots__ = ("_at_first", "_progress", "_source", "duplicate", "mode", "position", "reason", "seq", "trace")
 
     def __init__(self, progress: Progress, source: ReceiptSource, reply: JsonObject) -> None:
         self._progress = progress
@@ -195,6 +197,7 @@ class Receipt:
         self.position = as_count(reply.get("position"))
         self.mode = as_str(reply.get("mode"))
         self.reason = as_str(reply.get("reason"))
+        self.trace = headers_of(reply)
         self._at_first = as_str(reply.get("status")) or "queued"
 
     @property

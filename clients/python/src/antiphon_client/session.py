@@ -13,6 +13,7 @@ from typing import Final
 
 from ._host import Host
 from ._json import JsonObject
+from ._trace import current
 from .buffer import EventBuffer, EventStream
 from .errors import AntiphonError, ClientClosed, CommandRefused
 from .executor import Executor
@@ -206,13 +207,22 @@ class Session(Steering):
 
     # ---- commands
 
-    async def send(self, content: str, input_id: str | None = None, mode: str | None = None) -> Receipt:
+    async def send(
+        self,
+        content: str,
+        input_id: str | None = None,
+        mode: str | None = None,
+        *,
+        trace: Mapping[str, str] | None = None,
+    ) -> Receipt:
         """Send a message; returns once it is stored.
 
         `input_id` is unique for the session's life (one is made if None): sending again with the
         same one is safe and counts once. `mode` says what becomes of it while a run is active:
         `auto`, `inject`, `enqueue`, `interrupt`, `rollback` or `reject`; None is the session's own
-        (`state.config.on_busy`). Raises ValueError for an empty text, `QueueFull`, `SessionFull`,
+        (`state.config.on_busy`). `trace` has the headers (`traceparent`, `tracestate`) of the span
+        that the message is a part of; None is the caller's current OpenTelemetry span, if the program
+        uses OpenTelemetry, else the gateway begins a trace. Raises ValueError for an empty text, `QueueFull`, `SessionFull`,
         `SessionClosed`, `ModeRefused`, `ContentTooLarge` and other `CommandRefused`,
         `CommandQueueFull`, and `ConnectionClosed` when the client has stopped. If the call is
         cancelled, the message may or may not have been stored.
@@ -224,7 +234,9 @@ class Session(Steering):
         if self._error is None:  # a token may give `send` without `read`
             self.follow()
             await self._wait_settled()
-        reply = await self._host.call(lambda command_id: input_send(command_id, self._name, chosen, content, mode))
+        headers = current() if trace is None else trace
+        build = partial(input_send, session=self._name, input_id=chosen, content=content, mode=mode, trace=headers)
+        reply = await self._host.call(build)
         self._following.book.stored(progress, reply, self._following.fold.state, readable=self._error is None)
         return Receipt(progress, self, reply)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ._host import Host
 from ._json import JsonObject, as_count, as_int, as_objects, as_str, check_json
+from ._trace import current
 from .errors import ClientClosed
 from .frames import command
 from .model import Vote
@@ -59,7 +60,8 @@ class Steering:
 
     async def _ask(self, op: str, **fields: object) -> JsonObject:
         self._check_open()
-        return await self._host.call(lambda command_id: command(op, command_id, self._name, **fields))
+        every = {**fields, **current()}
+        return await self._host.call(lambda command_id: command(op, command_id, self._name, **every))
 
     def _check_open(self) -> None:
         if self._closed:

@@ -20,13 +20,15 @@ _ANYTHING: Final[JsonObject] = {"type": "object"}
 class Execution:
     """One call, as `Tool.execute` gets it beside the arguments.
 
-    `deadline` is in ms since 1970 by the clock of the agent's worker, None without one.
+    `deadline` is in ms since 1970 by the clock of the agent's worker, None without one. `trace` has the
+    headers (`traceparent`, `tracestate`) by which requests that the tool makes continue the run's trace.
     """
 
     tool_call_id: str
     run_id: str
     deadline: int | None
     report: Callable[[object], Awaitable[None]] = field(repr=False)
+    trace: Mapping[str, str] = field(default_factory=dict)
 
     async def progress(self, value: object) -> None:
         """Show everybody in the session how far it has come; returns once that is stored.

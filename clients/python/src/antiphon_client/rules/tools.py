@@ -24,6 +24,7 @@ def requested(ledger: Ledger, entry: Entry, event: JsonObject) -> None:
     call = None if run is None else Call.requested(event, run.lane, run.run_id)
     if call is None or len(ledger.calls) >= MAX_OPEN:
         return
+    call = replace(call, trace=entry.trace)
     had = [past.calls for past in ledger.past.values()]
     if sum(len(calls) for calls in had) >= MAX_HAD or any(call.tool_call_id in calls for calls in had):
         return
