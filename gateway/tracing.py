@@ -145,7 +145,8 @@ class _Delivery:
 
     lane: str
     run_id: str
-    context: TraceContext
+    attempts: list[TraceContext]
+    """The span's parent, and those of later attempts, to which it is linked: as many as a run may lose workers."""
     first_ns: int = 0
     last_ns: int = 0
     deltas: int = 0
@@ -188,9 +189,9 @@ class Deliveries:
         if run is None or run.trace is None or not run.trace.sampled:
             return
         if known is None:
-            self._runs[lane] = _Delivery(lane, run.run_id, run.trace)
-        else:
-            known.context = run.trace
+            self._runs[lane] = _Delivery(lane, run.run_id, [run.trace])
+        elif run.trace != known.attempts[-1]:
+            known.attempts.append(run.trace)
 
     def delta(self, lane: str) -> None:
         """A piece of text of the lane is about to be written."""
@@ -217,6 +218,6 @@ class Deliveries:
             "antiphon.deltas": known.deltas,
             "antiphon.readers": known.readers,
         }
-        spans, parent = self.tracing.spans, known.context
-        span = Span("deliver", child_of(parent, spans), parent, known.first_ns, known.last_ns, "consumer", attributes)
-        spans.ended(span)
+        spans, parent, *later = self.tracing.spans, *known.attempts
+        context, links = child_of(parent, spans), tuple(later)
+        spans.ended(Span("deliver", context, parent, known.first_ns, known.last_ns, "consumer", attributes, links))

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 _REFUSAL = re.compile(rb'"err_code":(?:10071|10164)')
 _REFUSAL_BYTES = len(b'"err_code":10071')
+_MESSAGE = re.compile(rb"H?MSG (\S+) [^\r\n]*?(\d+)\r\n")
 
 
 class Proxy:
@@ -32,6 +33,10 @@ class Proxy:
         """Cuts a connection on which the client sends this."""
         self.refusals = 0
         """Writes that the server has refused because of what stands in the log by now."""
+        self.lose: bytes | None = None
+        """Messages to a client whose subject has this in it get lost; `losing` must have been set before it connected."""
+        self.losing = False
+        self.lost = 0
         self._held: dict[asyncio.StreamWriter, bytearray] | None = None
         self._more_held = asyncio.Event()
 
@@ -106,7 +111,7 @@ class Proxy:
                 each.transport.abort()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, request: bool) -> None:
-        end = b""
+        end = rest = b""
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
                 await self._flowing.wait()
@@ -124,9 +129,31 @@ class Proxy:
                 if not request:
                     self.refusals += len(_REFUSAL.findall(end + data))
                     end = data[-_REFUSAL_BYTES + 1 :]
-                writer.write(data)
+                if not request and self.losing:
+                    whole, rest = self._without_lost(rest + data)
+                    writer.write(whole)
+                else:
+                    writer.write(data)
                 await writer.drain()
         writer.transport.abort()
+
+    def _without_lost(self, data: bytes) -> tuple[bytes, bytes]:
+        """What of a server's bytes is passed on, and the beginning of a frame that is not whole yet."""
+        kept: list[bytes] = []
+        position = 0
+        while (line_end := data.find(b"\r\n", position)) >= 0:
+            end, match = line_end + 2, _MESSAGE.match(data, position)
+            if match is not None:
+                end += int(match[2]) + 2
+                if end > len(data):
+                    break
+                if self.lose is not None and self.lose in match[1]:
+                    self.lost += 1
+                    position = end
+                    continue
+            kept.append(data[position:end])
+            position = end
+        return b"".join(kept), data[position:]
 
 
 @asynccontextmanager
