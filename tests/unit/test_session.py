@@ -222,7 +222,7 @@ def test_cancelling_never_hits_another_run(log: Log) -> None:
 
 def test_a_run_starts_and_its_input_is_applied(log: Log) -> None:
     state = log.started()
-    assert state.runs["run_i1"] == Run("run_i1", "main", "i1", 3)
+    assert state.runs["run_i1"] == Run("run_i1", "main", "i1", 3, since=1)
     assert state.lane("main").run == "run_i1"
     assert (state.inputs, state.messages) == ((), 1)
     fate = state.fate("i1")
