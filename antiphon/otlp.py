@@ -14,8 +14,9 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Self
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 
+from antiphon.span_metrics import SpanMetrics
 from broker.config import TraceSettings
 from broker.errors import ConfigError
 from broker.spans import Span, SpanKind, Spans
@@ -134,13 +135,13 @@ class _Bounded(SpanProcessor):
     """Passes spans on to the SDK's batches, while there is room. May be used from any thread."""
 
     def __init__(self, exporter: SpanExporter, settings: TraceSettings, registry: CollectorRegistry) -> None:
-        counted = _Counted(exporter, self._left, registry)
-        self._dropped = counted.dropped.labels("queue_full")
+        metrics = SpanMetrics(registry)
+        self._dropped = metrics.dropped.labels("queue_full")
         self._room = settings.span_queue
         self._held = 0
         self._lock = threading.Lock()
         self._batches = BatchSpanProcessor(
-            counted,
+            _Counted(exporter, self._left, metrics),
             max_queue_size=settings.span_queue,
             schedule_delay_millis=settings.span_export_s * 1000,
             max_export_batch_size=min(_BATCH, settings.span_queue),
@@ -171,14 +172,11 @@ class _Bounded(SpanProcessor):
 class _Counted(SpanExporter):
     """An exporter whose outcomes are counted, and whose failures are said once. Used by one thread."""
 
-    def __init__(self, exporter: SpanExporter, left: Callable[[int], None], registry: CollectorRegistry) -> None:
+    def __init__(self, exporter: SpanExporter, left: Callable[[int], None], metrics: SpanMetrics) -> None:
         self._exporter = exporter
         self._left = left
         self._failing = False
-        self._exported = Counter("antiphon_spans_exported", "Spans that the collector took", registry=registry)
-        self.dropped = Counter(
-            "antiphon_spans_dropped", "Spans that were dropped: queue_full, or failed", ["reason"], registry=registry
-        )
+        self._metrics = metrics
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         result = SpanExportResult.FAILURE
@@ -190,7 +188,7 @@ class _Counted(SpanExporter):
         return result
 
     def _tell(self, taken: bool, count: int) -> None:
-        (self._exported if taken else self.dropped.labels("failed")).inc(count)
+        (self._metrics.exported if taken else self._metrics.dropped.labels("failed")).inc(count)
         if self._failing is taken:
             self._failing = not taken
             if taken:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import logging
 
+import structlog
 from opentelemetry import trace as otel
 
 from agent_worker.agents.echo import echo
@@ -36,3 +40,31 @@ async def _traced(ctx: SessionContext) -> None:
 
 traced = Agent("traced", _traced)
 helper = Agent("helper", echo)
+
+
+async def _tool_that_raises(invocation: Invocation) -> str:
+    raise ValueError(invocation.args["text"])
+
+
+async def _forgotten(text: str) -> None:
+    raise LookupError(text)
+
+
+async def _leaky(ctx: SessionContext) -> None:
+    """Has what it was told in the text of an exception: of a tool, of a task that nobody awaits, of the library, its own."""
+    text = ctx.input.content if ctx.input else ""
+    with contextlib.suppress(ValueError):
+        await ctx.tool("look_up", {"text": text}, _tool_that_raises)
+    task = asyncio.create_task(_forgotten(text))  # noqa: TID251 (what an author may do)
+    await asyncio.sleep(0)
+    del task
+    gc.collect()
+    try:
+        raise RuntimeError(text)
+    except RuntimeError:
+        logging.getLogger("a.library").exception("it went wrong")
+        structlog.get_logger("an.agent").exception("it went wrong here")
+    raise KeyError(text)
+
+
+leaky = Agent("leaky", _leaky)

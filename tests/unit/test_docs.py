@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from agent_worker import errors
 from agent_worker.config import WorkerSettings
@@ -20,6 +21,7 @@ from agent_worker.loading import load_agent
 from agent_worker.metrics import WorkerMetrics
 from agent_worker.speaking import Speaking
 from antiphon import settings_table
+from antiphon.span_metrics import SpanMetrics
 from broker import events
 from broker.config import LogSettings, NatsSettings, TraceSettings
 from broker.errors import AntiphonError, ToolErrorCode
@@ -66,6 +68,12 @@ def anchors(page: Path) -> set[str]:
         number = next(n for n in range(len(found) + 1) if (f"{slug}-{n}" if n else slug) not in found)
         found.add(f"{slug}-{number}" if number else slug)
     return found
+
+
+def registries() -> tuple[CollectorRegistry, ...]:
+    """The metrics of all processes."""
+    SpanMetrics(spans := CollectorRegistry())
+    return GatewayMetrics().registry, WorkerMetrics().registry, spans
 
 
 def commands(page: Path) -> Iterator[list[str]]:
@@ -185,7 +193,7 @@ def test_limits_are_those_of_the_code() -> None:
 
 def test_metrics_are_those_of_the_code() -> None:
     names = set()
-    for registry in (GatewayMetrics().registry, WorkerMetrics().registry):
+    for registry in registries():
         for metric in registry.collect():
             names.add(f"{metric.name}_total" if metric.type == "counter" else metric.name)
     cells = re.findall(r"^\| `(antiphon_\w+)(?:\{\w+\})?` \|", prose(ROOT / "docs/RUNBOOK.md"), re.MULTILINE)
@@ -195,7 +203,7 @@ def test_metrics_are_those_of_the_code() -> None:
 @pages
 def test_metrics_that_are_named_exist(page: Path) -> None:
     known = {"antiphon_client"}
-    for registry in (GatewayMetrics().registry, WorkerMetrics().registry):
+    for registry in registries():
         for metric in registry.collect():
             known |= {metric.name, f"{metric.name}_total"}
     named = {span.partition("{")[0] for span in _SPAN.findall(prose(page)) if span.startswith("antiphon_")}
