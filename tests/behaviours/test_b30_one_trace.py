@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class Span:
 
 @dataclass(slots=True)
 class World:
-    """Two gateways, two workers of the agent `traced`, one of `helper`, and a collector."""
+    """Gateways, workers of the agent `traced`, one of `helper`, and a collector."""
 
     stack: Stack
     collector: Collector
@@ -68,16 +68,23 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def _world(stack: Stack) -> AsyncIterator[World]:
+async def _world(stack: Stack, gateways: int = 2, workers: int = 2) -> AsyncIterator[World]:
+    """With fewer than two workers nobody serves the pool `helper`."""
     await stack.apply_topology(pools=POOLS)
+    agents = "tests.support.agents_tracing:"
     async with collector() as found:
         env = {"pools": POOLS, "otlp_endpoint": found.url, "span_export_s": "0.1"}
-        async with asyncio.TaskGroup() as tasks:
-            gateways = [tasks.create_task(stack.gateway(**env)) for _ in range(2)]
-            agent = "tests.support.agents_tracing:"
-            workers = [tasks.create_task(stack.worker(f"{agent}traced", **env)) for _ in range(2)]
-            tasks.create_task(stack.worker(f"{agent}helper", pool="helper", **env))
-        yield World(stack, found, [g.result() for g in gateways], [w.result() for w in workers])
+        world = World(stack, found, await _started(*(stack.gateway(**env) for _ in range(gateways))), [])
+        world.workers += await _started(*(stack.worker(f"{agents}traced", **env) for _ in range(workers)))
+        if workers > 1:
+            await stack.worker(f"{agents}helper", pool="helper", **env)
+        yield world
+
+
+async def _started(*starting: Coroutine[Any, Any, Process]) -> list[Process]:
+    async with asyncio.TaskGroup() as tasks:
+        started = [tasks.create_task(one) for one in starting]
+    return [task.result() for task in started]
 
 
 async def test_one_trace_to_the_last_token(stack: Stack, figure: Figure) -> None:
@@ -334,7 +341,7 @@ async def _the_log_alone_tells_it(stack: Stack, root: Span) -> None:
 
 async def test_what_a_client_does_not_want_recorded_is_not(stack: Stack, figure: Figure) -> None:
     """The trace goes on all the same, for whoever is behind; and a gateway makes one where there is none."""
-    async with _world(stack) as world:
+    async with _world(stack, gateways=1, workers=1) as world:
         async with await Wire.open(world.gateways[0].url, stack.token()) as wire:
             quiet = Span(flags="00")
             for session, headers in (
@@ -371,13 +378,14 @@ async def _parents_of_one_run(wire: Wire, place: Place) -> list[str]:
 async def test_a_collector_that_hangs_or_is_away_costs_nothing_but_spans(stack: Stack, figure: Figure) -> None:
     async with collector() as hanging:
         hanging.hang = True
-        env = {"span_queue": "8", "span_export_s": "0.05", "otlp_timeout_s": "60"}
-        async with asyncio.TaskGroup() as tasks:
-            stuck = tasks.create_task(stack.gateway(otlp_endpoint=hanging.url, **env))
-            away = tasks.create_task(stack.gateway(otlp_endpoint="http://127.0.0.1:9", **env))
-            tasks.create_task(stack.worker(otlp_endpoint=hanging.url, **env))
+        env = {"span_queue": "8", "span_export_s": "0.05"}
+        hangs = {"otlp_endpoint": hanging.url, "otlp_timeout_s": "60", **env}
+        # A send is tried again until its time is up.
+        nowhere = {"otlp_endpoint": "http://127.0.0.1:9", "otlp_timeout_s": "0.5", **env}
+        stuck, away = await _started(stack.gateway(**hangs), stack.gateway(**nowhere))
+        await stack.worker(**hangs)
         dropped = []
-        for gateway, reason in ((stuck.result(), "queue_full"), (away.result(), "failed")):
+        for gateway, reason in ((stuck, "queue_full"), (away, "failed")):
             session = f"hang-{reason.replace('_', '-')}"
             async with await Wire.open(gateway.url, stack.token()) as wire:
                 place = Place(session)
