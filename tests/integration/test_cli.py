@@ -499,3 +499,27 @@ async def test_sessions_are_listed_written_out_and_restored(running: Dev, tmp_pa
     assert "empty" in (await running.run("export", "nothing-here")).complaint
     assert "cannot open" in (await running.run("import", "other", "/nowhere/x")).complaint
     assert "line 1" in (await running.run("import", "other", "/dev/null")).complaint
+
+
+async def test_a_request_is_followed(running: Dev) -> None:
+    sent = json.loads((await running.run("send", "followed", "hello", "--wait", "--json")).out)
+    told = json.loads((await running.run("trace", sent["runId"], "--json")).out)
+    assert (told["session"], told["ended"]) == ("followed", True)
+    whats = [moment["what"] for moment in told["moments"]]
+    assert whats == [
+        "input stored",
+        "lane claimed",
+        "run started",
+        "input applied",
+        "first token",
+        "last token",
+        "text ended",
+        "run ended",
+    ]
+    (trace_id,) = told["traces"]
+    lines = (await running.run("trace", trace_id, "--session", "followed")).out.splitlines()
+    assert lines[0] == f"{trace_id} in followed, ended; trace {trace_id}"
+    assert [line.split("  ")[-1] for line in lines[-1:]] == ["end success"]
+    assert len(lines) == 1 + len(whats)
+    assert "--session" in (await running.run("trace", "f" * 32)).complaint
+    assert "no request" in (await running.run("trace", "nothing", "--session", "followed")).complaint

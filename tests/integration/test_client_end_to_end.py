@@ -337,3 +337,27 @@ async def caught_up(session: Session) -> None:
     async for event in session.events():
         if isinstance(event, CaughtUp):
             return
+
+
+async def test_the_trace_of_a_message(world: World) -> None:
+    headers = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-00", "tracestate": "vendor=abc"}
+    async with world.client() as client:
+        session = client.session(world.session())
+        receipt = await session.send("hello", trace=headers)
+        await receipt.finished()
+        entries = []
+        async for event in session.events():
+            if isinstance(event, Entry):
+                entries.append(event)
+            if isinstance(event, Entry) and any(part["type"] == "RUN_FINISHED" for part in event.events):
+                break
+    stored = entries[0]
+    assert stored.trace == receipt.trace
+    assert stored.via is not None
+    records = [entry for entry in entries if entry.run is not None]
+    assert len(records) >= 2
+    for entry in (stored, *records):
+        _, trace_id, span_id, flags = entry.trace["traceparent"].split("-")
+        assert (trace_id, flags) == ("1" * 32, "00"), "what the client does not want recorded stays so"
+        assert span_id != "2" * 16
+        assert entry.trace["tracestate"] == "vendor=abc"

@@ -18,7 +18,7 @@ from .buffer import EventBuffer, EventStream
 from .errors import AntiphonError, ClientClosed, CommandRefused
 from .executor import Executor
 from .following import Following
-from .frames import command, input_send
+from .frames import check_text, command, input_send
 from .presence import STATES, Presence, PresenceBoard
 from .protocol import (
     Backoff,
@@ -220,15 +220,14 @@ class Session(Steering):
         `input_id` is unique for the session's life (one is made if None): sending again with the
         same one is safe and counts once. `mode` says what becomes of it while a run is active:
         `auto`, `inject`, `enqueue`, `interrupt`, `rollback` or `reject`; None is the session's own
-        (`state.config.on_busy`). `trace` has the headers (`traceparent`, `tracestate`) of the span
-        that the message is a part of; None is the caller's current OpenTelemetry span, if the program
-        uses OpenTelemetry, else the gateway begins a trace. Raises ValueError for an empty text, `QueueFull`, `SessionFull`,
+        (`state.config.on_busy`). `trace` has the headers of the span that the message is a part of
+        (None: that of the caller's current OpenTelemetry span, if there is one). Raises ValueError for an empty text, `QueueFull`, `SessionFull`,
         `SessionClosed`, `ModeRefused`, `ContentTooLarge` and other `CommandRefused`,
         `CommandQueueFull`, and `ConnectionClosed` when the client has stopped. If the call is
         cancelled, the message may or may not have been stored.
         """
         self._check_open()
-        _check_text(content)
+        check_text(content)
         chosen = uuid.uuid4().hex if input_id is None else input_id
         progress = self._following.book.open(chosen, self._following.fold.state, self._following.seq)
         if self._error is None:  # a token may give `send` without `read`
@@ -402,10 +401,3 @@ class Session(Steering):
         """Until the subscription is answered, so that the run's entries come after its start."""
         with self.waiting():
             await self._settled.wait()
-
-
-def _check_text(text: str) -> None:
-    """Refuse what no gateway would take, before it costs a trip."""
-    if not text:
-        raise ValueError("the text of an input is not empty")
-    text.encode()  # half a surrogate pair is no text: UnicodeEncodeError is a ValueError
