@@ -9,7 +9,6 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Final
 
 from ._host import Host
 from ._json import JsonObject
@@ -34,12 +33,10 @@ from .receipts import Receipt
 from .state import State
 from .steering import Steering
 from .subscription import Disturbance, Output, Pause, Phase, Refused, Subscription
-from .tools import Tool, how
+from .tools import NO_TOOLS, Tool, how
 from .transcript import Message
 
 logger = logging.getLogger("antiphon_client")
-
-_NO_TOOLS: Final[Mapping[str, Tool]] = {}
 
 
 class Session(Steering):
@@ -60,7 +57,7 @@ class Session(Steering):
         cursor: Cursor | None = None,
         *,
         every: bool = False,
-        tools: Mapping[str, Tool] = _NO_TOOLS,
+        tools: Mapping[str, Tool] = NO_TOOLS,
         watching: bool = True,
     ) -> None:
         super().__init__(host, name)
@@ -217,14 +214,13 @@ class Session(Steering):
     ) -> Receipt:
         """Send a message; returns once it is stored.
 
-        `input_id` is unique for the session's life (one is made if None): sending again with the
-        same one is safe and counts once. `mode` says what becomes of it while a run is active:
-        `auto`, `inject`, `enqueue`, `interrupt`, `rollback` or `reject`; None is the session's own
-        (`state.config.on_busy`). `trace` has the headers of the span that the message is a part of
-        (None: that of the caller's current OpenTelemetry span, if there is one). Raises ValueError for an empty text, `QueueFull`, `SessionFull`,
-        `SessionClosed`, `ModeRefused`, `ContentTooLarge` and other `CommandRefused`,
-        `CommandQueueFull`, and `ConnectionClosed` when the client has stopped. If the call is
-        cancelled, the message may or may not have been stored.
+        `input_id` is unique for the session's life (one is made if None): sending again with the same
+        one is safe and counts once. `mode` says what becomes of it while a run is active: `auto`,
+        `inject`, `enqueue`, `interrupt`, `rollback` or `reject`; None is the session's own
+        (`state.config.on_busy`). `trace` has the headers of the span that it is a part of; None: those
+        of the current OpenTelemetry span, if any. If the call is cancelled, it may have been stored.
+        Raises ValueError for an empty text, `QueueFull`, `SessionFull`, `SessionClosed`, `ModeRefused`,
+        `ContentTooLarge` and other `CommandRefused`, `CommandQueueFull`, and `ConnectionClosed`.
         """
         self._check_open()
         check_text(content)

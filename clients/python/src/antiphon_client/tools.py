@@ -78,6 +78,9 @@ class Tool:
         return {**said, **flags} if self.result is None else {**said, **flags, "result": self.result}
 
 
+NO_TOOLS: Final[Mapping[str, Tool]] = {}
+
+
 def declared(tools: Iterable[Tool]) -> Mapping[str, Tool]:
     """The tools by name. Raises ValueError for more, or larger ones, than a subscription may declare."""
     given = list(tools)
