@@ -49,6 +49,7 @@ class RunExecution:
         run_id = run_id_of(inputs[0].input_id)
         scope = self.scope
         scope.writer.run_id = run_id
+        scope.writer.await_first_text()
         scope.writer.record(
             RunStarted(scope.subjects.session, run_id, AGUI_PROTOCOL_VERSION),
             *(InputApplied(i.input_id, run_id, message_id_of(i.input_id)) for i in inputs),
@@ -66,6 +67,7 @@ class RunExecution:
         """
         control = RunControl(lambda: self._cancel_of(run))
         async with AsyncExitStack() as stack:
+            stack.enter_context(self.scope.services.metrics.executing(control))
             presence = RunPresence(self.scope, stack)
             ctx = SessionContext(
                 self.scope,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from agent_worker.config import WorkerSettings
 from agent_worker.lane import LaneQueue, StreamKind
@@ -51,6 +52,7 @@ class LaneWriter:
         self._stored = asyncio.Event()
         self._idle = True
         self._failure: LogError | None = None
+        self._run_began: float | None = None
         self.by = by
         self.run_id: str | None = None
         self.last_record = fence
@@ -79,6 +81,9 @@ class LaneWriter:
                 seq = await self._log.append(self._subjects, self._lane, self._fence, entry)
                 if not delta:
                     self.last_record = seq
+                elif self._run_began is not None:
+                    self._metrics.first_text.observe(time.monotonic() - self._run_began)
+                    self._run_began = None
                 self._metrics.appends.labels("delta" if delta else "record").inc()
                 if not self._full():
                     self._room.set()
@@ -88,6 +93,10 @@ class LaneWriter:
         finally:
             self._room.set()
             self._stored.set()
+
+    def await_first_text(self) -> None:
+        """A run begins: how long it takes to its first text is measured."""
+        self._run_began = time.monotonic()
 
     def record(self, *events: Event) -> None:
         """Events that belong together, as a record. Does not wait."""

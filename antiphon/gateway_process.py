@@ -10,13 +10,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 
 from antiphon.listening import serving
-from antiphon.processes import BrokerSettings, settle_memory, stop_signals, wait_for_log
+from antiphon.processes import BrokerSettings, settle_memory, stop_signals, wait_for_log, watching_the_loop
 from broker.jetstream.connection import Connection
 from broker.jetstream.directory import JetStreamDirectory
 from broker.jetstream.dispatch import JetStreamJobQueue
 from broker.jetstream.health import JetStreamHealth
 from broker.jetstream.log import JetStreamLog
 from broker.jetstream.presence import NatsPresence
+from broker.jetstream.vitals import JetStreamVitals
 from gateway.app import Gateway
 from gateway.auth import Authenticator
 from gateway.commands import Commands
@@ -39,7 +40,7 @@ async def running_gateway(broker: BrokerSettings, settings: GatewaySettings) -> 
     metrics = GatewayMetrics()
     name = f"gw-{secrets.token_hex(4)}"
     async with AsyncExitStack() as stack:
-        connection = await stack.enter_async_context(Connection(broker.nats, name=name))
+        connection = await stack.enter_async_context(Connection(broker.nats, name=name, metrics=metrics.log))
         log = await stack.enter_async_context(JetStreamLog(connection, broker.log))
         await stack.enter_async_context(_prepared(connection, log))
         jobs = JetStreamJobQueue(connection, broker.log.pool_names[0])
@@ -50,7 +51,9 @@ async def running_gateway(broker: BrokerSettings, settings: GatewaySettings) -> 
         rooms = await stack.enter_async_context(Rooms(presence, settings.leave_grace_s, metrics))
         commands = Commands(hub, log, jobs, JetStreamDirectory(connection), settings, metrics)
         services = Services(name, hub, log, commands, rooms, authenticator, settings, metrics)
-        gateway = Gateway(services, JetStreamHealth(connection, log, broker.log))
+        vitals = JetStreamVitals(connection, metrics.queue)
+        gateway = Gateway(services, JetStreamHealth(connection, log, broker.log), vitals)
+        await stack.enter_async_context(watching_the_loop(metrics.process))
         url = await stack.enter_async_context(serving(gateway.app, settings.host, settings.port))
         yield gateway, url
 

@@ -107,6 +107,10 @@ class ClientConnection:
                 self._expiry.cancel()
             self._outlet.end()
 
+    @property
+    def unsent_bytes(self) -> int:
+        return self._outlet.unsent_bytes
+
     def drain(self, retry_after_ms: int) -> None:
         """Sends the client elsewhere."""
         self._close(Closing(CloseCode.DRAINING, "draining", retry_after_ms))
@@ -149,10 +153,12 @@ class ClientConnection:
             wait_s = self._bucket.take(time.monotonic())
             if wait_s or self._queue.full():
                 self._refuse(command.id, _rate_limited(wait_s or 0.1))
+            elif isinstance(command, protocol.Ack):
+                self._send(self._acked(command))
             else:
                 self._queue.put_nowait(command)
 
-    def _command(self, msg: WSMessage) -> Command | None:
+    def _command(self, msg: WSMessage) -> Command | protocol.Ack | None:
         """The command in a message; None if there is none in it. Raises Closing, _Ended."""
         if msg.type is WSMsgType.TEXT:
             try:
@@ -176,6 +182,7 @@ class ClientConnection:
             command = await self._queue.get()
             # Whoever asks and does not read the answers is not asked for more: replies may be large.
             await self._outlet.uncongested()
+            begun = time.monotonic()
             try:
                 async with asyncio.timeout(self._settings.command_timeout_s):
                     reply = await self._carry_out(command)
@@ -197,6 +204,7 @@ class ClientConnection:
                 )
             else:
                 self._send(reply)
+            self._services.metrics.carried_out(command, time.monotonic() - begun)
 
     async def _carry_out(self, command: Command) -> bytes:
         who = self._who()
@@ -223,6 +231,13 @@ class ClientConnection:
     def _executor(self, session: str) -> Executor:
         subscription = self._subscriptions.get(session)
         return Executor(self._device, () if subscription is None else subscription.seat.member.tools)
+
+    def _acked(self, command: protocol.Ack) -> bytes:
+        """Not in the queue: the time that the commands before it take is not the client's."""
+        subscription = self._subscriptions.get(command.session)
+        if subscription is not None:
+            subscription.reader.acked(command.seq)
+        return protocol.ok(command.id)
 
     async def _subscribe(self, command: protocol.Subscribe, who: Identity) -> bytes:
         who.require(Right.READ, command.session)
