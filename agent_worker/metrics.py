@@ -47,6 +47,12 @@ class WorkerMetrics:
         self.sample()
 
     def _lanes(self) -> None:
+        self.info = Gauge(
+            "antiphon_worker_info",
+            "1, for the pool and the agent of this worker",
+            ("pool", "agent"),
+            registry=self.registry,
+        )
         self.sessions = self._gauge("sessions", "Sessions being worked on")
         self.capacity = self._gauge("capacity", "Sessions that may be worked on at once")
         self.parked = self._gauge("parked", "Lanes that wait for people or other agents, without a slot")

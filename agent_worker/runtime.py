@@ -33,6 +33,7 @@ class Worker:
         self._slots = Slots(services.settings.concurrency, services.settings.parked, services.metrics)
         self._leaving = asyncio.Event()
         services.metrics.capacity.set(services.settings.concurrency)
+        services.metrics.info.labels(services.settings.pool, services.agent.name).set(1)
 
     @property
     def busy(self) -> int:

@@ -137,8 +137,10 @@ class QueueMetrics:
         self.silent = _unknown(
             registry, "antiphon_log_streams_silent", "Streams of the log that did not answer: without a leader, or gone"
         )
-        self.asked_at = _unknown(
-            registry, "antiphon_log_asked_timestamp_seconds", "When this gateway last learnt all of this, since 1970"
+        self.asked_at = Gauge(
+            "antiphon_log_asked_timestamp_seconds",
+            "When this gateway last learnt all of this, since 1970; 0: never",
+            registry=registry,
         )
 
     def forget(self) -> None:
