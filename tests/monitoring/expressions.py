@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,9 +54,14 @@ class Known:
         return frozenset(values) | OF_THE_SCRAPE
 
 
+def filled_in(expression: str) -> str:
+    """With Grafana's variables put in: an interval, and any instance."""
+    return _VARIABLE.sub(lambda m: "5m" if m[1] == "__rate_interval" else ".*", expression)
+
+
 def parse(expression: str) -> Any:
-    """Raises ValueError. Grafana's variables are put in first: an interval, and any instance."""
-    return promql.parse(_VARIABLE.sub(lambda m: "5m" if m[1] == "__rate_interval" else ".*", expression))
+    """Raises ValueError."""
+    return promql.parse(filled_in(expression))
 
 
 def labels_of(expr: Any, known: Known) -> frozenset[str]:
@@ -109,11 +114,6 @@ def _joined(expr: Any, left: frozenset[str], right: frozenset[str]) -> frozenset
         return left | right if str(expr.op) == "or" else left
     if on is None:
         return left | right
+    if modifier.card == promql.VectorMatchCardinality.ManyToOne:
+        return left | frozenset(modifier.group_labels or ())
     return on
-
-
-def selectors(expr: Any) -> Iterator[Any]:
-    """All selectors in an expression."""
-    found: list[Any] = []
-    promql.walk(expr, lambda node: found.append(node) or True)
-    yield from (node for node in found if isinstance(node, promql.VectorSelector))

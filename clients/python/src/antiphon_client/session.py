@@ -17,7 +17,8 @@ from .buffer import EventBuffer, EventStream
 from .errors import AntiphonError, ClientClosed, CommandRefused
 from .executor import Executor
 from .following import Following
-from .frames import command, input_send
+from .frames import check_text, command, input_send
+from .marks import Mark, Marks
 from .presence import STATES, Presence, PresenceBoard
 from .protocol import (
     Backoff,
@@ -75,6 +76,7 @@ class Session(Steering):
         self._following = Following(cursor, settings.transcript_messages, self._executor)
         self._executing: asyncio.Task[None] | None = None
         self._presence = PresenceBoard()
+        self._marks = Marks(host, name)
         self._says = "active"
         self._retry: asyncio.TimerHandle | None = None
         self._arrived = asyncio.Event()
@@ -218,7 +220,7 @@ class Session(Steering):
         cancelled, the message may or may not have been stored.
         """
         self._check_open()
-        _check_text(content)
+        check_text(content)
         chosen = uuid.uuid4().hex if input_id is None else input_id
         progress = self._following.book.open(chosen, self._following.fold.state, self._following.seq)
         if self._error is None:  # a token may give `send` without `read`
@@ -244,6 +246,7 @@ class Session(Steering):
         """The connection has ended; the buffer and the fold stay as they are."""
         self._cancel_retry()
         self._sub.lost()
+        self._marks.lost()
         self._presence.lost()
 
     def fail(self, error: AntiphonError) -> None:
@@ -270,6 +273,8 @@ class Session(Steering):
                 return None
             raise RuntimeError("this iteration is over; call events() again")
         while True:
+            # whoever asks for the next event has handled those before
+            self._marks.handled(-1 if self._handled is None else self._handled.seq)
             event = self._buffer.take()
             if event is not None:
                 self._moved(event)
@@ -319,6 +324,9 @@ class Session(Steering):
                 await self._offer(output, size_bytes)
             case Presence():
                 self._presence.put(output)
+            case Mark():
+                self._marks.asked(output, self._following.seq if self._stream() is None else -1)
+                self._arrived.set()
             case Pause() | Refused() | Gap() | Reset():
                 self._disturbed(output)
 
@@ -390,10 +398,3 @@ class Session(Steering):
         """Until the subscription is answered, so that the run's entries come after its start."""
         with self.waiting():
             await self._settled.wait()
-
-
-def _check_text(text: str) -> None:
-    """Refuse what no gateway would take, before it costs a trip."""
-    if not text:
-        raise ValueError("the text of an input is not empty")
-    text.encode()  # half a surrogate pair is no text: UnicodeEncodeError is a ValueError
