@@ -51,7 +51,7 @@ async def running_gateway(broker: BrokerSettings, settings: GatewaySettings) -> 
         rooms = await stack.enter_async_context(Rooms(presence, settings.leave_grace_s, metrics))
         commands = Commands(hub, log, jobs, JetStreamDirectory(connection), settings, metrics)
         services = Services(name, hub, log, commands, rooms, authenticator, settings, metrics)
-        vitals = JetStreamVitals(connection, metrics.queue)
+        vitals = await stack.enter_async_context(JetStreamVitals(connection, metrics.queue))
         gateway = Gateway(services, JetStreamHealth(connection, log, broker.log), vitals)
         await stack.enter_async_context(watching_the_loop(metrics.process))
         url = await stack.enter_async_context(serving(gateway.app, settings.host, settings.port))

@@ -41,7 +41,7 @@ async def running_worker(broker: BrokerSettings, settings: WorkerSettings, agent
         if settings.worker_port:
             from antiphon.worker_metrics import serving_metrics
 
-            vitals = JetStreamVitals(connection)
+            vitals = await stack.enter_async_context(JetStreamVitals(connection))
             await stack.enter_async_context(serving_metrics(metrics, vitals, settings.worker_port))
             await stack.enter_async_context(watching_the_loop(metrics.process))
         await stack.enter_async_context(connection)

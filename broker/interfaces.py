@@ -290,7 +290,7 @@ class Vitals(Protocol):
     """What is only asked of NATS when somebody looks at the metrics."""
 
     async def refresh(self) -> None:
-        """Brings the metrics up to date, unless they are so by a few seconds. Takes 2 s at most, never raises."""
+        """Brings the metrics up to date, unless they are so by a few seconds. Waits for a second at most, never raises."""
         ...
 
 

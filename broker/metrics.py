@@ -132,7 +132,7 @@ class QueueMetrics:
             "By how many operations the slowest replica of any stream is behind its leader",
         )
         self.replicas_offline = _unknown(
-            registry, "antiphon_log_replicas_offline", "Replicas of streams whose server is away"
+            registry, "antiphon_log_replicas_offline", "Replicas of streams that their leader has not heard of for 15 s"
         )
         self.silent = _unknown(
             registry, "antiphon_log_streams_silent", "Streams of the log that did not answer: without a leader, or gone"

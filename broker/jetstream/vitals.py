@@ -12,7 +12,8 @@ import re
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from broker.errors import LogError
 from broker.jetstream.connection import Connection, ServerRefused
@@ -20,30 +21,52 @@ from broker.jetstream.topology import INDEX_STREAM, META_STREAM, WORK_STREAM, po
 from broker.metrics import LogMetrics, QueueMetrics
 
 _FRESH_S = 5.0
-_TIMEOUT_S = 2.0
+_PATIENCE_S = 1.0
+_TIMEOUT_S = 8.0
+"""A cluster that has lost a server takes four seconds to say which streams do not answer."""
+_AWAY_NS = 15 * 1_000_000_000
 _OURS = re.compile(rf"S\d\d|{WORK_STREAM}|{META_STREAM}|{INDEX_STREAM}")
 
 
 class JetStreamVitals:
-    """The connection's; with `queue` also the jobs of all pools, and the streams. One for a process."""
+    """The connection's; with `queue` also the jobs of all pools, and the streams. One for a process; a context."""
 
     def __init__(self, connection: Connection, queue: QueueMetrics | None = None) -> None:
         self._connection = connection
         self._metrics: LogMetrics = connection.metrics
         self._queue = queue
-        self._asking = asyncio.Lock()
+        self._tasks = asyncio.TaskGroup()
+        self._looking: asyncio.Task[None] | None = None
         self._fresh_until = 0.0
 
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+        await self._tasks.__aexit__(exc_type, exc, tb)
+
     async def refresh(self) -> None:
-        async with self._asking:
+        if self._looking is None:
             if time.monotonic() < self._fresh_until:
                 return
-            try:
-                async with asyncio.timeout(_TIMEOUT_S):
-                    await self._look()
-            except (LogError, ServerRefused, TimeoutError):
-                self._forget()
+            self._looking = self._tasks.create_task(self._look_once())
+        # What takes longer goes on, and is there for the next one who looks.
+        await asyncio.wait({self._looking}, timeout=_PATIENCE_S)
+
+    async def _look_once(self) -> None:
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                await self._look()
+        except (LogError, ServerRefused, TimeoutError):
+            self._forget()
+        finally:
             self._fresh_until = time.monotonic() + _FRESH_S
+            self._looking = None
 
     async def _look(self) -> None:
         begun = time.monotonic()
@@ -99,7 +122,7 @@ class JetStreamVitals:
         queue.bytes.set(sum(s["state"]["bytes"] for s in streams))
         queue.entries.set(sum(s["state"]["messages"] for s in streams))
         queue.replica_lag.set(max((replica.get("lag", 0) for replica in replicas), default=0))
-        queue.replicas_offline.set(sum(bool(replica.get("offline")) for replica in replicas))
+        queue.replicas_offline.set(sum(_is_away(replica) for replica in replicas))
         leaderless = sum("cluster" in s and not s["cluster"].get("leader") for s in streams)
         queue.silent.set(leaderless + sum(bool(_OURS.fullmatch(name)) for name in missing))
 
@@ -114,6 +137,11 @@ class JetStreamVitals:
             found += items
             if not items or len(found) >= page["total"]:
                 return found, missing
+
+
+def _is_away(replica: Mapping[str, Any]) -> bool:
+    """NATS itself says so only after a minute; leaders hear of their replicas every second."""
+    return bool(replica.get("offline")) or replica.get("active", 0) > _AWAY_NS
 
 
 def _seconds(time_text: str) -> float:
