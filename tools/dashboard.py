@@ -140,11 +140,8 @@ OVERVIEW = (
 GATEWAYS = (
     Panel(
         "Connections by gateway",
-        "And what all of them take at most.",
-        (
-            (f"antiphon_gateway_connections{{{G}}}", "{{instance}}"),
-            (f"sum(antiphon_gateway_connection_limit{{{G}}})", "limit, all"),
-        ),
+        "Open client connections of each.",
+        ((f"antiphon_gateway_connections{{{G}}}", "{{instance}}"),),
     ),
     Panel(
         "Connecting",
@@ -302,11 +299,8 @@ LOG = (
     ),
     Panel(
         "Entries in the log",
-        "Messages of all streams. Age: since gateways asked.",
-        (
-            ("max(antiphon_log_entries)", "messages"),
-            ("time() - max(antiphon_log_asked_timestamp_seconds)", "seconds since asked"),
-        ),
+        "Messages of all streams.",
+        (("max(antiphon_log_entries)", "messages"),),
     ),
 )
 WORKERS = (
