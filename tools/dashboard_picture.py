@@ -109,7 +109,7 @@ class Crowd:
             async with self.client(token) as client:
                 session = client.session(name)
                 await session.create(config={"whenUnwatched": "pause", "unwatchedGraceMs": 1000})
-                await session.send("stream 400 tokens at 40/s")
+                await session.send("stream 1200 tokens at 40/s")
                 await asyncio.sleep(random.uniform(2, 5))
             await asyncio.sleep(random.uniform(15, 25))
             async with self.client(token) as client, asyncio.TaskGroup() as tasks:
@@ -193,7 +193,7 @@ async def _answers(scraping: Prometheus, begun: float) -> dict[str, Series]:
                 expr = expr.replace(variable, value)
             span = {"start": str(begun + 15), "end": str(time.time()), "step": str(STEP_S)}
             answer = await scraping.get("query_range", query=expr, **span)
-            found[target["expr"]] = [
+            found[key(target)] = [
                 (legend(target["legendFormat"], row["metric"]), *_columns(row["values"])) for row in answer["result"]
             ]
     return found
@@ -201,6 +201,11 @@ async def _answers(scraping: Prometheus, begun: float) -> dict[str, Series]:
 
 def _columns(values: list[tuple[float, str]]) -> tuple[list[float], list[float]]:
     return [float(at) for at, _ in values], [float(value) for _, value in values]
+
+
+def key(target: dict[str, Any]) -> str:
+    """The same question may be asked with another legend."""
+    return f"{target['expr']} {target['legendFormat']}"
 
 
 def legend(form: str, labels: dict[str, str]) -> str:
@@ -275,7 +280,7 @@ def draw_panel(
     frame.set_yticks([])
     for side in frame.spines.values():
         side.set_color("#24272d")
-    series = [one for target in panel["targets"] for one in answers[target["expr"]]]
+    series = [one for target in panel["targets"] for one in answers[key(target)]]
     unit_px = 1 / (box[3] * figure.get_size_inches()[1] * DPI)
     frame.text(0.012, 1 - 11 * unit_px, panel["title"], transform=frame.transAxes, weight="bold", va="center")
     match panel["type"]:
