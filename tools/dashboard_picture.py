@@ -142,7 +142,7 @@ async def run_for_a_while(directory: Path) -> dict[str, Series]:
         server = await stack.enter_async_context(single_server(directory / "nats"))
         env = {"POOLS": "default,people", "LEASE_S": "8", "DRAIN_S": "12", "ACK_SAMPLE_S": "1"}
         place = await stack.enter_async_context(Stack(directory / "stack", server.url, env=env))
-        gateways = [await place.gateway(port) for port in ports[:2]]
+        gateways = [await place.gateway(str(port)) for port in ports[:2]]
         workers = [await place.worker(worker_port=str(port), concurrency="8") for port in ports[2:4]]
         await place.worker(PEOPLE, worker_port=str(ports[4]), pool="people")
         addresses = [f"127.0.0.1:{port}" for port in ports]
@@ -175,7 +175,7 @@ async def _trouble(place: Stack, gateways: list[Process], workers: list[Process]
     await place.worker(worker_port=str(ports[2]), concurrency="8")
     await asyncio.sleep(third_s - 12)
     await gateways[0].terminate()
-    await place.gateway(ports[0])
+    await place.gateway(str(ports[0]))
     await asyncio.sleep(third_s - 10)
 
 
