@@ -15,10 +15,14 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
+import structlog
+
 from broker.errors import LogError
 from broker.jetstream.connection import Connection, ServerRefused
 from broker.jetstream.topology import INDEX_STREAM, META_STREAM, WORK_STREAM, pool_consumer
 from broker.metrics import LogMetrics, QueueMetrics
+
+_log = structlog.get_logger("antiphon.vitals")
 
 _FRESH_S = 5.0
 _PATIENCE_S = 1.0
@@ -63,6 +67,9 @@ class JetStreamVitals:
             async with asyncio.timeout(_TIMEOUT_S):
                 await self._look()
         except (LogError, ServerRefused, TimeoutError):
+            self._forget()
+        except Exception:  # noqa: BLE001 (a fault in measuring must not end what is measured)
+            _log.exception("NATS was asked for metrics and its answer not understood")
             self._forget()
         finally:
             self._fresh_until = time.monotonic() + _FRESH_S

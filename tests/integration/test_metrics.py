@@ -171,6 +171,19 @@ async def test_who_does_not_acknowledge_is_not_asked(world: World) -> None:
 
 
 @shared
+async def test_nobody_is_asked_if_the_operator_does_not_want_it(world: World) -> None:
+    gateway = await world.stack.gateway(ack_sample_s="0")
+    place = Place(world.session())
+    async with await Wire.open(gateway.url, world.stack.token()) as wire:
+        place.subscribed(await wire.command("subscribe", session=place.session, acks=True))
+        await wire.input(place.session, "i", "stream 40 tokens at 100/s")
+        await wire.follow(place, lambda p: "run_i" in p.ended)
+    samples = await scrape(gateway.url)
+    assert samples("gateway_fan_out_lag_seconds_count") > 0
+    assert samples("gateway_marks_total") == 0
+
+
+@shared
 async def test_the_python_client_acknowledges(world: World) -> None:
     before = await scrape(world.gateway.url)
     async with Client(world.gateway.url, world.stack.token()) as client:
