@@ -54,7 +54,7 @@ class Subscribe:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Not carried out in its turn, but when it comes."""
+    """Counts when it comes; only its reply waits for its turn."""
 
     id: int
     session: str
@@ -111,6 +111,7 @@ Command = (
     | AuthRefresh
     | Ping
     | Subscribe
+    | Ack
     | Unsubscribe
     | InputSend
     | InputCancel
@@ -121,7 +122,7 @@ Command = (
 )
 
 
-def parse(data: str | bytes) -> Command | Ack:
+def parse(data: str | bytes) -> Command:
     """The command in a frame. Raises BadFrame."""
     try:
         wire = orjson.loads(data)

@@ -153,12 +153,12 @@ class ClientConnection:
             wait_s = self._bucket.take(time.monotonic())
             if wait_s or self._queue.full():
                 self._refuse(command.id, _rate_limited(wait_s or 0.1))
-            elif isinstance(command, protocol.Ack):
-                self._send(self._acked(command))
             else:
+                if isinstance(command, protocol.Ack):
+                    self._acked(command)
                 self._queue.put_nowait(command)
 
-    def _command(self, msg: WSMessage) -> Command | protocol.Ack | None:
+    def _command(self, msg: WSMessage) -> Command | None:
         """The command in a message; None if there is none in it. Raises Closing, _Ended."""
         if msg.type is WSMsgType.TEXT:
             try:
@@ -211,6 +211,8 @@ class ClientConnection:
         match command:
             case protocol.Ping():
                 return protocol.pong(command.id, now_ms())
+            case protocol.Ack():
+                return protocol.ok(command.id)
             case protocol.Subscribe():
                 return await self._subscribe(command, who)
             case protocol.Unsubscribe():
@@ -232,12 +234,11 @@ class ClientConnection:
         subscription = self._subscriptions.get(session)
         return Executor(self._device, () if subscription is None else subscription.seat.member.tools)
 
-    def _acked(self, command: protocol.Ack) -> bytes:
-        """Not in the queue: the time that the commands before it take is not the client's."""
+    def _acked(self, command: protocol.Ack) -> None:
+        """When it comes, and not in its turn: the time that the commands before it take is not the client's."""
         subscription = self._subscriptions.get(command.session)
         if subscription is not None:
             subscription.reader.acked(command.seq)
-        return protocol.ok(command.id)
 
     async def _subscribe(self, command: protocol.Subscribe, who: Identity) -> bytes:
         who.require(Right.READ, command.session)
