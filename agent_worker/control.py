@@ -45,6 +45,13 @@ class RunControl:
         return not self._going.is_set()
 
     @property
+    def state(self) -> str:
+        """One of `agent_worker.metrics.RUN_STATES`."""
+        if self.held:
+            return "paused"
+        return "waiting" if self.waits else "working"
+
+    @property
     def resting(self) -> bool:
         """Held, or waiting: time does not count."""
         return self.waits > 0 or self.held

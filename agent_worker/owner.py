@@ -163,6 +163,7 @@ class LaneOwner:
             try:
                 await self._job.renew()
             except Unavailable:
+                self._services.metrics.renewals_failed.inc()
                 _log.warning("the lease could not be renewed")
 
     async def _follow(self) -> None:

@@ -57,6 +57,7 @@ class RunExecution:
         trace = run_trace(scope, run_id, 1, inputs[0].trace)
         trace.link(inputs[1:])
         scope.writer.run_id, scope.writer.trace = run_id, trace.context
+        scope.writer.await_first_text()
         scope.writer.record(
             RunStarted(scope.subjects.session, run_id, AGUI_PROTOCOL_VERSION),
             *(InputApplied(i.input_id, run_id, message_id_of(i.input_id)) for i in inputs),
@@ -89,6 +90,7 @@ class RunExecution:
         """Returns how the run ended."""
         control = RunControl(lambda: self._cancel_of(run))
         async with AsyncExitStack() as stack:
+            stack.enter_context(self.scope.services.metrics.executing(control))
             presence = RunPresence(self.scope, stack)
             ctx = SessionContext(
                 self.scope,

@@ -34,6 +34,7 @@ class Worker:
         self._slots = Slots(services.settings.concurrency, services.settings.parked, services.metrics)
         self._leaving = asyncio.Event()
         services.metrics.capacity.set(services.settings.concurrency)
+        services.metrics.info.labels(services.settings.pool, services.agent.name).set(1)
 
     @property
     def busy(self) -> int:
@@ -42,6 +43,7 @@ class Worker:
 
     def shutdown(self) -> None:
         """Asks the worker to leave; may be called again."""
+        self._services.metrics.draining.set(1)
         self._leaving.set()
 
     async def run(self) -> None:
@@ -94,6 +96,8 @@ class Worker:
             return error
 
     def _begin(self, tasks: asyncio.TaskGroup, job: Job, slot: Slot) -> None:
+        if job.delivery == 1:
+            self._services.metrics.job_wait.observe(job.waited_s)
         known = self._owners.get((job.session, job.lane))
         if known is not None:
             known.renewed_by(job)

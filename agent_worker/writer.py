@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from agent_worker.config import WorkerSettings
@@ -53,6 +54,7 @@ class LaneWriter:
         self._stored = asyncio.Event()
         self._idle = True
         self._failure: LogError | None = None
+        self._run_began: float | None = None
         self.by = by
         self.run_id: str | None = None
         self.trace: TraceContext | None = None
@@ -86,9 +88,8 @@ class LaneWriter:
                 seq = await self._log.append(self._subjects, self._lane, self._fence, entry)
                 if not delta:
                     self.last_record = seq
-                elif self.on_first_delta is not None:
-                    self.on_first_delta()
-                    self.on_first_delta = None
+                else:
+                    self._first_text()
                 self._metrics.appends.labels("delta" if delta else "record").inc()
                 if not self._full():
                     self._room.set()
@@ -98,6 +99,19 @@ class LaneWriter:
         finally:
             self._room.set()
             self._stored.set()
+
+    def _first_text(self) -> None:
+        """A delta has been stored: if it is the first, those who wait for it are told."""
+        if self._run_began is not None:
+            self._metrics.first_text.observe(time.monotonic() - self._run_began)
+            self._run_began = None
+        if self.on_first_delta is not None:
+            self.on_first_delta()
+            self.on_first_delta = None
+
+    def await_first_text(self) -> None:
+        """A run begins: how long it takes to its first text is measured."""
+        self._run_began = time.monotonic()
 
     def record(self, *events: Event) -> None:
         """Events that belong together, as a record. Does not wait."""

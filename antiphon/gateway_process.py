@@ -10,13 +10,21 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 
 from antiphon.listening import serving
-from antiphon.processes import BrokerSettings, settle_memory, spans_of, stop_signals, wait_for_log
+from antiphon.processes import (
+    BrokerSettings,
+    settle_memory,
+    spans_of,
+    stop_signals,
+    wait_for_log,
+    watching_the_loop,
+)
 from broker.jetstream.connection import Connection
 from broker.jetstream.directory import JetStreamDirectory
 from broker.jetstream.dispatch import JetStreamJobQueue
 from broker.jetstream.health import JetStreamHealth
 from broker.jetstream.log import JetStreamLog
 from broker.jetstream.presence import NatsPresence
+from broker.jetstream.vitals import JetStreamVitals
 from gateway.app import Gateway
 from gateway.auth import Authenticator
 from gateway.commands import Commands
@@ -43,7 +51,7 @@ async def running_gateway(broker: BrokerSettings, settings: GatewaySettings) -> 
     async with AsyncExitStack() as stack:
         spans = stack.enter_context(spans_of(broker.trace, "antiphon-gateway", name, metrics.registry))
         tracing = GatewayTracing(name, spans)
-        connection = await stack.enter_async_context(Connection(broker.nats, name=name))
+        connection = await stack.enter_async_context(Connection(broker.nats, name=name, metrics=metrics.log))
         log = await stack.enter_async_context(JetStreamLog(connection, broker.log))
         await stack.enter_async_context(_prepared(connection, log))
         jobs = JetStreamJobQueue(connection, broker.log.pool_names[0])
@@ -54,7 +62,9 @@ async def running_gateway(broker: BrokerSettings, settings: GatewaySettings) -> 
         rooms = await stack.enter_async_context(Rooms(presence, settings.leave_grace_s, metrics))
         commands = Commands(hub, log, jobs, JetStreamDirectory(connection), settings, metrics, tracing)
         services = Services(name, hub, log, commands, rooms, authenticator, settings, metrics)
-        gateway = Gateway(services, JetStreamHealth(connection, log, broker.log))
+        vitals = await stack.enter_async_context(JetStreamVitals(connection, metrics.queue))
+        gateway = Gateway(services, JetStreamHealth(connection, log, broker.log), vitals)
+        await stack.enter_async_context(watching_the_loop(metrics.process))
         url = await stack.enter_async_context(serving(gateway.app, settings.host, settings.port))
         yield gateway, url
 

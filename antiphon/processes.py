@@ -8,7 +8,7 @@ import ctypes
 import gc
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     # Half of the time that `antiphon --help` would take: for commands that do not speak to NATS.
     from broker.jetstream.connection import Connection
     from broker.jetstream.log import JetStreamLog
+    from broker.metrics import ProcessMetrics
 
 _log = structlog.get_logger("antiphon")
 
 _PREPARE_WAIT_S = 0.5
+_LOOP_LOOK_S = 1.0
 
 T = TypeVar("T")
 
@@ -78,6 +80,25 @@ def settle_memory() -> None:
     gc.freeze()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextlib.asynccontextmanager
+async def watching_the_loop(metrics: ProcessMetrics) -> AsyncIterator[None]:
+    """Measures how late the event loop is for a timer, once a second: what blocks it holds up everything."""
+
+    async def watch() -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LOOP_LOOK_S
+            await asyncio.sleep(_LOOP_LOOK_S)
+            metrics.loop_lag.observe(max(0.0, loop.time() - due))
+
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
 
 
 async def wait_for_log(connection: Connection, log: JetStreamLog) -> None:

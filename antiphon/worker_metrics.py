@@ -5,20 +5,23 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 
+from agent_worker.metrics import WorkerMetrics
 from antiphon.listening import serving
+from broker.interfaces import Vitals
+from broker.metrics import CONTENT_TYPE, exposition
 
 
-def serving_metrics(registry: CollectorRegistry, port: int) -> AbstractAsyncContextManager[str]:
+def serving_metrics(metrics: WorkerMetrics, vitals: Vitals, port: int) -> AbstractAsyncContextManager[str]:
     """Serves them on all addresses, so that they can be scraped."""
-    return serving(_metrics_app(registry), "0.0.0.0", port)  # noqa: S104 (for scraping)
+    return serving(_metrics_app(metrics, vitals), "0.0.0.0", port)  # noqa: S104 (for scraping)
 
 
-def _metrics_app(registry: CollectorRegistry) -> web.Application:
+def _metrics_app(counted: WorkerMetrics, vitals: Vitals) -> web.Application:
     async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_1_0_0})
+        await vitals.refresh()
+        counted.sample()
+        return web.Response(body=exposition(counted.registry), headers={"Content-Type": CONTENT_TYPE})
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})

@@ -14,7 +14,14 @@ from agent_worker.context import Agent
 from agent_worker.metrics import WorkerMetrics
 from agent_worker.runtime import Worker
 from agent_worker.scope import WorkerServices
-from antiphon.processes import BrokerSettings, settle_memory, spans_of, stop_signals, wait_for_log
+from antiphon.processes import (
+    BrokerSettings,
+    settle_memory,
+    spans_of,
+    stop_signals,
+    wait_for_log,
+    watching_the_loop,
+)
 from broker.events import Participant
 from broker.jetstream.connection import Connection
 from broker.jetstream.directory import JetStreamDirectory
@@ -22,6 +29,7 @@ from broker.jetstream.dispatch import JetStreamJobQueue, JetStreamJobSource
 from broker.jetstream.log import JetStreamLog
 from broker.jetstream.presence import NatsPresence
 from broker.jetstream.topology import stored_lease_s
+from broker.jetstream.vitals import JetStreamVitals
 
 _log = structlog.get_logger("antiphon.worker")
 
@@ -38,11 +46,14 @@ async def running_worker(broker: BrokerSettings, settings: WorkerSettings, agent
     structlog.contextvars.bind_contextvars(process=me.id)
     async with AsyncExitStack() as stack:
         spans = stack.enter_context(spans_of(broker.trace, "antiphon-worker", me.id, metrics.registry, authors=True))
+        connection = Connection(broker.nats, name=me.id, metrics=metrics.log)
         if settings.worker_port:
             from antiphon.worker_metrics import serving_metrics
 
-            await stack.enter_async_context(serving_metrics(metrics.registry, settings.worker_port))
-        connection = await stack.enter_async_context(Connection(broker.nats, name=me.id))
+            vitals = await stack.enter_async_context(JetStreamVitals(connection))
+            await stack.enter_async_context(serving_metrics(metrics, vitals, settings.worker_port))
+            await stack.enter_async_context(watching_the_loop(metrics.process))
+        await stack.enter_async_context(connection)
         log = await stack.enter_async_context(JetStreamLog(connection, broker.log))
         await wait_for_log(connection, log)
         source = await stack.enter_async_context(JetStreamJobSource(connection, settings.pool))

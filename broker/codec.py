@@ -277,3 +277,12 @@ def _belongs(place: Place, entry: Entry, event: Event) -> bool:
 def frame(session: str, seq: int, prev: int, body: bytes) -> bytes:
     """The frame that clients get for an entry: the log's fields in front of its stored body, which is not parsed."""
     return b'{"op":"entry","session":"%b","seq":%d,"prev":%d,%b' % (session.encode(), seq, prev, body[1:])
+
+
+def published_at(body: bytes) -> int | None:
+    """The `ts` of a stored body: when its writer wrote it, in milliseconds since 1970; None if it does not say."""
+    try:
+        ts = orjson.loads(body).get("ts")
+    except (orjson.JSONDecodeError, AttributeError):
+        return None
+    return ts if isinstance(ts, int) else None

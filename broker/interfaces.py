@@ -183,6 +183,11 @@ class Job(Protocol):
         """How often it was delivered, from 1."""
         ...
 
+    @property
+    def waited_s(self) -> float:
+        """Seconds from when it was stored (the clock of NATS) to when it came here (this process's)."""
+        ...
+
     async def renew(self) -> None:
         """Starts the lease anew. Raises Unavailable."""
         ...
@@ -278,6 +283,14 @@ class GatewayPresence(Presence, Protocol):
         """Takes part in a session; at most once at a time for each. Calls `on_change` when the others have changed, and
         when it becomes ready. What was announced last stays announced when the context ends: announce nobody first.
         """
+        ...
+
+
+class Vitals(Protocol):
+    """What is only asked of NATS when somebody looks at the metrics."""
+
+    async def refresh(self) -> None:
+        """Brings the metrics up to date, unless they are so by a few seconds. Waits for a second at most, never raises."""
         ...
 
 

@@ -35,6 +35,8 @@ class StoredEntry:
     seq: int
     subject: str
     body: bytes
+    stored: str = ""
+    """When, as the log says it: RFC 3339, by the clock of the stream's leader."""
 
 
 @dataclass(frozen=True, slots=True)

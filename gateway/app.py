@@ -8,11 +8,10 @@ from pathlib import Path
 
 import structlog
 from aiohttp import web
-from prometheus_client import generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 
 from broker.errors import CloseCode
-from broker.interfaces import Health
+from broker.interfaces import Health, Vitals
+from broker.metrics import CONTENT_TYPE, exposition
 from gateway.protocol import SUBPROTOCOL, log_status
 from gateway.websocket import ClientConnection, Services
 
@@ -36,9 +35,12 @@ _SECURITY_HEADERS = {
 class Gateway:
     """Serves clients. `app` is the aiohttp application; `drain` sends its clients elsewhere."""
 
-    def __init__(self, services: Services, health: Health) -> None:
+    def __init__(self, services: Services, health: Health, vitals: Vitals) -> None:
         self._services = services
         self._health = health
+        self._vitals = vitals
+        self._metrics = services.metrics
+        self._metrics.connection_limit.set(services.settings.connections)
         self._connections: set[ClientConnection] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -49,7 +51,7 @@ class Gateway:
         self.app.router.add_get("/v1/connect", self._connect)
         self.app.router.add_get("/healthz", self._healthz)
         self.app.router.add_get("/readyz", self._readyz)
-        self.app.router.add_get("/metrics", self._metrics)
+        self.app.router.add_get("/metrics", self._expose)
         self.app.router.add_get("/", self._index)
         self.app.router.add_static("/web", _WEB)
         self.app.on_response_prepare.append(_headers)
@@ -64,6 +66,7 @@ class Gateway:
         Each client is told to reconnect after a random part of that time, so that they do not come all at once.
         """
         self._draining = True
+        self._metrics.draining.set(1)
         over_s = self._services.settings.drain_s
         connections = list(self._connections)
         random.shuffle(connections)
@@ -85,8 +88,10 @@ class Gateway:
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         settings = self._services.settings
         if self._draining or len(self._connections) >= settings.connections:
+            code = "draining" if self._draining else "overloaded"
+            self._metrics.upgrades.labels(code).inc()
             return web.json_response(
-                {"code": "draining" if self._draining else "overloaded", "message": "try another gateway"},
+                {"code": code, "message": "try another gateway"},
                 status=503,
                 headers={"Retry-After": "1"},
             )
@@ -100,12 +105,14 @@ class Gateway:
         )
         await ws.prepare(request)
         if SUBPROTOCOL not in [name.strip() for name in offered.split(",")]:
+            self._metrics.upgrades.labels("unsupported_protocol").inc()
             await ws.close(code=CloseCode.UNSUPPORTED_PROTOCOL, message=b'{"code":"unsupported_protocol"}')
             return ws
         connection = ClientConnection(ws, request, self._services)
         self._connections.add(connection)
         self._empty.clear()
-        self._services.metrics.connections.inc()
+        self._metrics.upgrades.labels("accepted").inc()
+        self._metrics.connections.inc()
         try:
             with structlog.contextvars.bound_contextvars(connection=connection.id):
                 await connection.serve(log_available=self._log_available)
@@ -113,7 +120,7 @@ class Gateway:
             self._connections.discard(connection)
             if not self._connections:
                 self._empty.set()
-            self._services.metrics.connections.dec()
+            self._metrics.connections.dec()
         return ws
 
     async def _healthz(self, _request: web.Request) -> web.Response:
@@ -124,9 +131,12 @@ class Gateway:
         status = "ready" if not problems else "not ready"
         return web.json_response({"status": status, "problems": problems}, status=503 if problems else 200)
 
-    async def _metrics(self, _request: web.Request) -> web.Response:
-        body = generate_latest(self._services.metrics.registry)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_1_0_0})
+    async def _expose(self, _request: web.Request) -> web.Response:
+        unsent = [connection.unsent_bytes for connection in self._connections]
+        self._metrics.outbox.set(sum(unsent))
+        self._metrics.outbox_largest.set(max(unsent, default=0))
+        await self._vitals.refresh()
+        return web.Response(body=exposition(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE})
 
     async def _index(self, _request: web.Request) -> web.FileResponse:
         return web.FileResponse(_WEB / "index.html")

@@ -44,6 +44,11 @@ class GatewaySettings:
         2.0, "seconds between a gateway's signs of life; after three without, its people are gone", minimum=0.05
     )
     session_linger_s: float = setting(30.0, "seconds that a session nobody reads is kept in memory", minimum=0)
+    ack_sample_s: float = setting(
+        5.0,
+        "seconds until one of a session's readers is asked again to say when it has handled an entry; 0: none is",
+        minimum=0,
+    )
     job_repair_s: float = setting(
         5.0, "seconds of silence in a session with work until its job is offered again", minimum=0.1
     )

@@ -8,6 +8,9 @@ it leaves the live set and is caught up, from the ring of latest entries or from
 from __future__ import annotations
 
 import asyncio
+import math
+import random
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +19,8 @@ from typing import Protocol
 import structlog
 
 from broker.checkpoint import Checkpoint, decode_checkpoint
-from broker.codec import decode_at, frame
+from broker.clock import age_s
+from broker.codec import decode_at, frame, published_at
 from broker.errors import Unavailable
 from broker.interfaces import JobQueue, LiveTail, SessionLog
 from broker.lease import lanes_with_work, pool_of
@@ -41,6 +45,15 @@ class Reader(Protocol):
 
     def live_write(self, data: bytes, seq: int) -> bool:
         """Takes what is new, up to entry `seq`; False if the reader cannot keep up and has left."""
+        ...
+
+    @property
+    def acknowledges(self) -> bool:
+        """It may be asked by `mark`."""
+        ...
+
+    def mark(self, seq: int, ts: int) -> None:
+        """Asks the client to say when it has handled entry `seq`, which was published at `ts` (ms since 1970)."""
         ...
 
     def rewound(self, to: int, seen: int) -> None:
@@ -80,6 +93,9 @@ class Feed:
         self._when_live: dict[Reader, Callable[[], None]] = {}
         self._witnesses: set[Witness] = set()
         self._unsent: list[bytes] = []
+        self._unsent_since = ""
+        """When the first of them was stored."""
+        self._mark_due = 0.0
         self._flush_due = False
         self._changed = asyncio.Event()
         self._caught_up = False
@@ -260,6 +276,7 @@ class Feed:
         self.last = stored.seq
         if not self._flush_due:
             self._flush_due = True
+            self._unsent_since = stored.stored
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _forget_ring(self) -> None:
@@ -292,3 +309,19 @@ class Feed:
         for reader in tuple(self._live):
             if not reader.live_write(data, self.last):
                 self._live.discard(reader)
+        now = time.time()
+        if (lag_s := age_s(self._unsent_since, now)) is not None:
+            self._metrics.fan_out.observe(lag_s)
+        if now >= self._mark_due:
+            self._sample(now)
+
+    def _sample(self, now: float) -> None:
+        """Asks one of the live readers, now and then, to say when it has handled what it has just been given."""
+        every_s = self._settings.ack_sample_s
+        self._mark_due = now + (every_s or math.inf)
+        if not (every_s and self._live and self._ring):
+            return
+        reader = random.choice(tuple(self._live))
+        if reader.acknowledges and (ts := published_at(self._ring[-1].body)) is not None:
+            reader.mark(self.last, ts)
+            self._metrics.marks.inc()

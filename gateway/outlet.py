@@ -39,7 +39,11 @@ class SocketOutlet:
 
     @property
     def congested(self) -> bool:
-        return self._transport.get_write_buffer_size() > self._limit
+        return self.unsent_bytes > self._limit
+
+    @property
+    def unsent_bytes(self) -> int:
+        return self._transport.get_write_buffer_size()
 
     def write(self, data: bytes) -> None:
         if not self._transport.is_closing():

@@ -49,6 +49,16 @@ class Subscribe:
     tools: Any = None
     """As sent: `broker.tools` parses them."""
     watching: bool = True
+    acks: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Counts when it comes; only its reply waits for its turn."""
+
+    id: int
+    session: str
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,7 @@ Command = (
     | AuthRefresh
     | Ping
     | Subscribe
+    | Ack
     | Unsubscribe
     | InputSend
     | InputCancel
@@ -124,7 +135,7 @@ def parse(data: str | bytes) -> Command:
         raise BadFrame(None, ErrorCode.BAD_COMMAND, "`id` must be a whole number from 0 to 2^53-1", field="id")
     try:
         fields = Fields(wire, id_)
-        command = _command(wire, id_, fields)
+        command = _ack(id_, fields) if wire.get("op") == "ack" else _command(wire, id_, fields)
     except InvalidName as error:
         raise BadFrame(id_, ErrorCode.BAD_NAME, str(error), field=error.kind) from None
     if isinstance(command, Writing) and (trace := fields.trace()) is not None:
@@ -145,7 +156,8 @@ def _command(wire: dict[str, Any], id_: int, fields: Fields) -> Command:
         case "subscribe":
             replay: Replay = "every" if fields.choice("replay", ("merged", "every")) == "every" else "merged"
             after, watching = fields.maybe_text("after"), fields.flag("watching", default=True)
-            return Subscribe(id_, fields.session(), after, replay, fields.any("tools"), watching)
+            acks = fields.flag("acks", default=False)
+            return Subscribe(id_, fields.session(), after, replay, fields.any("tools"), watching, acks)
         case "unsubscribe":
             return Unsubscribe(id_, fields.session())
         case "input.send":
@@ -170,6 +182,13 @@ def _command(wire: dict[str, Any], id_: int, fields: Fields) -> Command:
             raise BadFrame(id_, ErrorCode.BAD_COMMAND, f"there is no command {op[:40]!r}", field="op")
         case _:
             raise fields.wrong("op", "must be text")
+
+
+def _ack(id_: int, fields: Fields) -> Ack:
+    seq = fields.maybe_int("seq", 0, 2**53)
+    if seq is None:
+        raise fields.wrong("seq", "must be there")
+    return Ack(id_, fields.session(), seq)
 
 
 def _content(fields: Fields) -> str:
@@ -216,6 +235,10 @@ def snapshot(session: str, as_of: int, messages_before: int, state: dict[str, An
 
 def caught_up(session: str, seq: int, epoch: str) -> bytes:
     return orjson.dumps({"op": "session.caught_up", "session": session, "seq": seq, "cursor": f"{epoch}:{seq}"})
+
+
+def mark(session: str, seq: int) -> bytes:
+    return orjson.dumps({"op": "session.mark", "session": session, "seq": seq})
 
 
 def gap(session: str, from_: int, to: int) -> bytes:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from broker.clock import now_ms
 from broker.codec import decode_at
 from broker.errors import Unavailable
 from broker.interfaces import Of, SessionLog
@@ -63,7 +65,10 @@ class SessionReader:
         epoch: str,
         after: int | None,
         every: bool,
+        acknowledges: bool = False,
     ) -> None:
+        self.acknowledges = acknowledges
+        self._marked: tuple[int, int] | None = None
         self._feed = feed
         self._log = log
         self._outlet = outlet
@@ -83,21 +88,34 @@ class SessionReader:
         """Reads for as long as it is not cancelled. Raises SlowReader, Unavailable."""
         self._feed.attach(self)
         try:
-            await self._feed.ready()
-            if self._after is None:
-                await self._start_fresh()
-            else:
-                await self._feed.reached(self._after)
-                self._metrics.joins.labels("ring" if self._after >= self._feed.floor else "log").inc()
-            announce = True
+            await self._join()
             while True:
-                await self._catch_up(announce=announce)
                 await self._behind.wait()
-                announce = self._gap is not None
-                if self._gap is not None:
-                    await self._after_gap(*self._gap)
+                with self._metrics.behind.track_inprogress():
+                    await self._come_back()
         finally:
             self._feed.detach(self)
+
+    async def _join(self) -> None:
+        begun = time.monotonic()
+        await self._feed.ready()
+        kind = "snapshot"
+        if self._after is None:
+            await self._start_fresh()
+        else:
+            await self._feed.reached(self._after)
+            kind = "ring" if self._after >= self._feed.floor else "log"
+        self._metrics.joins.labels(kind).inc()
+        await self._catch_up(announce=True)
+        self._metrics.catch_up.labels(kind).observe(time.monotonic() - begun)
+
+    async def _come_back(self) -> None:
+        begun, gap = time.monotonic(), self._gap
+        if gap is not None:
+            await self._after_gap(*gap)
+        await self._catch_up(announce=gap is not None)
+        kind = "held_back" if gap is None else "gap"
+        self._metrics.catch_up.labels(kind).observe(time.monotonic() - begun)
 
     # --- called by the feed ------------------------------------------------------------------------------------------
 
@@ -110,7 +128,18 @@ class SessionReader:
         self._at = _Position(seq, seq)
         return True
 
+    def mark(self, seq: int, ts: int) -> None:
+        self._marked = seq, ts
+        self._write([protocol.mark(self._feed.session, seq)])
+
+    def acked(self, seq: int) -> None:
+        """The client has handled everything up to `seq`."""
+        if self._marked is not None and seq >= self._marked[0]:
+            self._metrics.end_to_end.observe(max(0, now_ms() - self._marked[1]) / 1000)
+            self._marked = None
+
     def rewound(self, to: int, seen: int) -> None:
+        self._marked = None
         if self._at.sent > to:
             self._gap = to, max(seen, self._at.sent)
         self._behind.set()
@@ -119,7 +148,6 @@ class SessionReader:
 
     async def _start_fresh(self) -> None:
         """The snapshot: state at the newest quiet place, from where entries follow."""
-        self._metrics.joins.labels("snapshot").inc()
         if self._every:
             as_of, before, view = 0, 0, public_view(type(self._feed.state)())
         else:

@@ -43,5 +43,14 @@ async def open_reader(
             raise Refused(
                 ErrorCode.CURSOR_FUTURE, "the cursor is beyond the end of the log; subscribe without `after`", head=head
             )
-    reader = SessionReader(feed, log, outlet, metrics, epoch=epoch, after=after, every=command.replay == "every")
+    reader = SessionReader(
+        feed,
+        log,
+        outlet,
+        metrics,
+        epoch=epoch,
+        after=after,
+        every=command.replay == "every",
+        acknowledges=command.acks,
+    )
     return Opened(reader, epoch, head)

@@ -107,6 +107,10 @@ class ClientConnection:
                 self._expiry.cancel()
             self._outlet.end()
 
+    @property
+    def unsent_bytes(self) -> int:
+        return self._outlet.unsent_bytes
+
     def drain(self, retry_after_ms: int) -> None:
         """Sends the client elsewhere."""
         self._close(Closing(CloseCode.DRAINING, "draining", retry_after_ms))
@@ -150,6 +154,8 @@ class ClientConnection:
             if wait_s or self._queue.full():
                 self._refuse(command.id, _rate_limited(wait_s or 0.1))
             else:
+                if isinstance(command, protocol.Ack):
+                    self._acked(command)
                 self._queue.put_nowait(command)
 
     def _command(self, msg: WSMessage) -> Command | None:
@@ -176,6 +182,7 @@ class ClientConnection:
             command = await self._queue.get()
             # Whoever asks and does not read the answers is not asked for more: replies may be large.
             await self._outlet.uncongested()
+            begun = time.monotonic()
             try:
                 async with asyncio.timeout(self._settings.command_timeout_s):
                     reply = await self._carry_out(command)
@@ -198,12 +205,15 @@ class ClientConnection:
                 )
             else:
                 self._send(reply)
+            self._services.metrics.carried_out(command, time.monotonic() - begun)
 
     async def _carry_out(self, command: Command) -> bytes:
         who = self._who()
         match command:
             case protocol.Ping():
                 return protocol.pong(command.id, now_ms())
+            case protocol.Ack():
+                return protocol.ok(command.id)
             case protocol.Subscribe():
                 return await self._subscribe(command, who)
             case protocol.Unsubscribe():
@@ -224,6 +234,12 @@ class ClientConnection:
     def _executor(self, session: str) -> Executor:
         subscription = self._subscriptions.get(session)
         return Executor(self._device, () if subscription is None else subscription.seat.member.tools)
+
+    def _acked(self, command: protocol.Ack) -> None:
+        """When it comes, and not in its turn: the time that the commands before it take is not the client's."""
+        subscription = self._subscriptions.get(command.session)
+        if subscription is not None:
+            subscription.reader.acked(command.seq)
 
     async def _subscribe(self, command: protocol.Subscribe, who: Identity) -> bytes:
         who.require(Right.READ, command.session)

@@ -20,9 +20,11 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from prometheus_client import CollectorRegistry
 
 from broker.config import NatsSettings
 from broker.errors import LogFull, TopologyError, Unavailable
+from broker.metrics import LogMetrics
 
 _log = structlog.get_logger("antiphon.nats")
 
@@ -59,9 +61,10 @@ class Connection:
     are called after a reconnect (with None) and when messages may have been lost on one subscription (with it).
     """
 
-    def __init__(self, settings: NatsSettings, *, name: str) -> None:
+    def __init__(self, settings: NatsSettings, *, name: str, metrics: LogMetrics | None = None) -> None:
         self._settings = settings
         self._name = name
+        self.metrics = metrics or LogMetrics(CollectorRegistry())
         self._nc = Client()
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._queues: dict[str, asyncio.Queue[Msg]] = {}
@@ -288,6 +291,7 @@ class Connection:
 
     async def _on_error(self, error: Exception) -> None:
         if isinstance(error, nats.errors.SlowConsumerError):
+            self.metrics.slow_consumer.inc()
             _log.warning("slow consumer: messages dropped, checking against the log")
             self._tell(error.sub)
             return
@@ -301,6 +305,7 @@ class Connection:
 
     async def _on_reconnected(self) -> None:
         self.last_error = ""
+        self.metrics.reconnects.inc()
         _log.info("NATS is back")
         self._tell(None)
         self._announce(True)
@@ -321,6 +326,7 @@ class Connection:
             callback(sub)
 
     def _announce(self, connected: bool) -> None:
+        self.metrics.connected.set(connected)
         for watcher in self._watchers:
             watcher(connected)
 

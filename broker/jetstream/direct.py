@@ -21,7 +21,8 @@ async def read_batch(connection: Connection, stream: str, query: bytes) -> tuple
                     match headers.get("Status"):
                         case None:
                             seq = int(headers["Nats-Sequence"])
-                            entries.append(StoredEntry(seq, headers["Nats-Subject"], msg.data))
+                            stored = headers.get("Nats-Time-Stamp", "")
+                            entries.append(StoredEntry(seq, headers["Nats-Subject"], msg.data, stored))
                         case "204":
                             return entries, headers.get("Nats-Num-Pending", "0") == "0"
                         case "404":

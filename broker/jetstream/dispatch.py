@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -54,6 +55,7 @@ class JetStreamJob:
     session: str
     lane: str
     delivery: int
+    waited_s: float
     seq: int
     """Its place in the work queue."""
 
@@ -148,4 +150,7 @@ class JetStreamJobSource:
             return None
         _, _, _, session, lane = msg.subject.split(".")
         place = msg.metadata
-        return JetStreamJob(self._connection, msg.reply, session, lane, place.num_delivered, place.sequence.stream)
+        waited_s = max(0.0, time.time() - place.timestamp.timestamp())
+        return JetStreamJob(
+            self._connection, msg.reply, session, lane, place.num_delivered, waited_s, place.sequence.stream
+        )

@@ -18,7 +18,7 @@ from nats.aio.subscription import Subscription
 
 from broker.codec import encode
 from broker.config import LogSettings
-from broker.errors import CodecError, TopologyError, Unavailable, WrongSequence
+from broker.errors import CodecError, LogFull, TopologyError, Unavailable, WrongSequence
 from broker.events import Entry, Participant, SessionOwner
 from broker.interfaces import Of, Stored
 from broker.jetstream.connection import Ack, Connection, ServerRefused
@@ -48,6 +48,7 @@ class JetStreamLog:
 
     def __init__(self, connection: Connection, settings: LogSettings) -> None:
         self._connection = connection
+        self._metrics = connection.metrics
         self._settings = settings
         self._partitions = settings.partitions
         self._partitions_known = False
@@ -244,6 +245,7 @@ class JetStreamLog:
                 last = await self._last_on(subjects, subject)
                 if last is not None and _id_of(last.body) == write_id:
                     return last.seq
+                self._metrics.retries.labels("unknown").inc()
                 return (await self._publish(subject, body, headers)).seq
             except Unavailable as error:
                 cause = error
@@ -267,17 +269,30 @@ class JetStreamLog:
                     raise
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, _RETRY_MAX_S)
+                self._metrics.retries.labels("unknown").inc()
 
     async def _publish(self, subject: str, body: bytes, headers: dict[str, str]) -> Ack:
-        deadline = asyncio.get_running_loop().time() + self._connection.ack_timeout_s
+        loop, metrics = asyncio.get_running_loop(), self._metrics
+        deadline = loop.time() + self._connection.ack_timeout_s
         while True:
+            begun, connected = loop.time(), self._connection.connected
             try:
-                return await self._connection.publish(subject, body, headers)
+                ack = await self._connection.publish(subject, body, headers)
+                metrics.append.observe(loop.time() - begun)
+                return ack
+            except LogFull:
+                metrics.full.inc()
+                raise
+            except Unavailable:
+                if connected:
+                    metrics.unknown.inc()
+                raise
             except ServerRefused as error:
                 if error.code == _WRONG_LAST_SEQUENCE:
                     raise WrongSequence("the lane has been claimed by another owner") from None
-                if error.code != _CONTENDED or asyncio.get_running_loop().time() > deadline:
+                if error.code != _CONTENDED or loop.time() > deadline:
                     raise Unavailable(f"NATS refused the write: {error.description}") from error
+            metrics.retries.labels("contended").inc()
             await asyncio.sleep(_CONTENDED_WAIT_S)
 
     # --- disturbances --------------------------------------------------------------------------------------------

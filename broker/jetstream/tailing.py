@@ -43,6 +43,7 @@ class JetStreamTail:
         self._wake = asyncio.Event()
         self._sub: Subscription | None = None
         self._was_live = False
+        self._counted = 0, 0
         self._recheck: asyncio.TimerHandle | None = None
         self.seen = after
 
@@ -52,6 +53,7 @@ class JetStreamTail:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
+        self._count()
         if self._recheck is not None:
             self._recheck.cancel()
         if self._sub is not None:
@@ -94,10 +96,19 @@ class JetStreamTail:
                 wait_s = min(wait_s * 2, _AWAY_WAIT_MAX_S)
 
     def _take(self) -> list[Delivery]:
+        self._count()
         batch, self._ready = self._ready, []
         last = batch[-1]
         self.seen = last.seq if isinstance(last, StoredEntry) else last.to
         return batch
+
+    def _count(self) -> None:
+        """What the tail has mended since it was looked at last."""
+        gaps, duplicates = self._counted
+        if (gaps, duplicates) != (self._tail.gaps, self._tail.duplicates):
+            self._counted = self._tail.gaps, self._tail.duplicates
+            self._connection.metrics.gaps.inc(self._tail.gaps - gaps)
+            self._connection.metrics.duplicates.inc(self._tail.duplicates - duplicates)
 
     async def _step(self) -> None:
         if self._sub is None:
@@ -151,7 +162,8 @@ def _live_entry(msg: Msg) -> LiveEntry | None:
     if not headers:
         return None
     try:
-        entry = StoredEntry(int(headers["Nats-Sequence"]), headers["Nats-Subject"], msg.data)
+        stored = headers.get("Nats-Time-Stamp", "")
+        entry = StoredEntry(int(headers["Nats-Sequence"]), headers["Nats-Subject"], msg.data, stored)
         return LiveEntry(entry, int(headers["Nats-Last-Sequence"]))
     except (KeyError, ValueError):
         # Only the server may publish on live.>; what somebody else puts there is not of the log.

@@ -138,7 +138,7 @@ export class Connection {
   async #subscribe() {
     const after = this.#last === null ? {} : { after: `${this.#epoch}:${this.#last}` };
     const tools = this.tools.length ? { tools: this.tools } : {};
-    const reply = await this.request('subscribe', { session: this.session, ...after, ...tools });
+    const reply = await this.request('subscribe', { session: this.session, acks: true, ...after, ...tools });
     this.#epoch = reply.epoch;
     this.#subscribed = true;
   }
@@ -183,6 +183,7 @@ export class Connection {
     else if (frame.op === 'session.snapshot') this.#snapshot(/** @type {any} */ (frame));
     else if (frame.op === 'session.gap') this.#last = null; // a snapshot follows
     else if (frame.op === 'session.caught_up') this.#caughtUp();
+    else if (frame.op === 'session.mark') this.#acknowledge(frame.seq);
     else if (frame.op === 'session.presence') this.handlers.presence(frame.participants);
   }
 
@@ -214,6 +215,17 @@ export class Connection {
     if (entry.prev !== this.#last) return void this.#repair();
     this.handlers.entry(entry);
     this.#last = entry.seq;
+  }
+
+  /** The gateway measures how late entries are seen: it asks now and then. What came before is handled when the browser
+   * has drawn it. A page that is hidden draws nothing, and does not answer. @param {number} seq */
+  #acknowledge(seq) {
+    const socket = this.#socket;
+    if (document.hidden) return;
+    requestAnimationFrame(() => {
+      if (socket !== this.#socket || document.hidden) return;
+      this.request('ack', { session: this.session, seq }).catch(() => {});
+    });
   }
 
   /** Something is missing. Subscribes again after the last good entry; if that does not help,

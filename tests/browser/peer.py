@@ -212,6 +212,9 @@ class Client(SessionCommands):
         self.send(log.presence())
         log.listeners.add(self)
 
+    def on_ack(self, command: Json) -> Json:
+        return {}
+
     def on_input_send(self, command: Json) -> Json:
         log, ident = self.peer.log(command["session"]), command["inputId"]
         duplicate = ident in log.seen

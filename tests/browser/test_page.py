@@ -207,6 +207,19 @@ async def test_a_broken_chain_is_repaired(peer: Peer, site: Site, room: Room) ->
     assert await site.answers() == await room.texts(room.answers)
 
 
+async def test_a_gateway_that_asks_is_told_when_an_entry_is_seen(peer: Peer, site: Site, room: Room) -> None:
+    await room.join(site.link())
+    await room.say("hello")
+    await room.idle(answers=1)
+    assert all(command["acks"] for command in peer.commands if command["op"] == "subscribe")
+    log = peer.log(site.session)
+    for client in log.listeners:
+        client.send({"op": "session.mark", "session": site.session, "seq": log.head})
+    while not (acks := [command for command in peer.commands if command["op"] == "ack"]):
+        await room.frame()
+    assert [(ack["session"], ack["seq"]) for ack in acks] == [(site.session, log.head)]
+
+
 async def test_a_foreign_cursor_starts_afresh(peer: Peer, site: Site, room: Room) -> None:
     await room.join(site.link())
     await room.say("of the old world")

@@ -120,9 +120,9 @@ class Stack:
         code, output = await self.run("topology", "apply", **env)
         assert code == 0, output
 
-    async def gateway(self, **env: str) -> Process:
-        """A new gateway on a free port. `env` without its prefix: `ring_entries="8"`."""
-        return await self._start("gateway", "gateway", "--port", "0", **env)
+    async def gateway(self, port: str = "0", **env: str) -> Process:
+        """A new gateway, on a free port unless it is given. `env` without its prefix: `ring_entries="8"`."""
+        return await self._start("gateway", "gateway", "--port", port, **env)
 
     async def worker(self, agent: str = "echo", **env: str) -> Process:
         """A new worker."""

@@ -24,6 +24,11 @@ def subscribe(command_id: int, session: str, after: Cursor | None, declared: Jso
     return command("subscribe", command_id, session, after=place, **declared)
 
 
+def ack(command_id: int, session: str, seq: int) -> JsonObject:
+    """Everything up to `seq` has been handled."""
+    return command("ack", command_id, session, seq=seq)
+
+
 def unsubscribe(command_id: int, session: str) -> JsonObject:
     """Stop reading a session."""
     return command("unsubscribe", command_id, session)
@@ -60,6 +65,13 @@ def tool_progress(command_id: int, session: str, call_id: str, claim_id: str, va
 def tool_result(command_id: int, session: str, call_id: str, claim_id: str, outcome: JsonObject) -> JsonObject:
     """What came of the call: `outcome` has a `result` (which may be null) or an `error`."""
     return {**command("tool.result", command_id, session, toolCallId=call_id, claimId=claim_id), **outcome}
+
+
+def check_text(text: str) -> None:
+    """Refuse what no gateway would take, before it costs a trip."""
+    if not text:
+        raise ValueError("the text of an input is not empty")
+    text.encode()  # half a surrogate pair is no text: UnicodeEncodeError is a ValueError
 
 
 def command(op: str, command_id: int, session: str | None, **fields: object) -> JsonObject:

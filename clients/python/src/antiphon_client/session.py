@@ -18,6 +18,7 @@ from .errors import AntiphonError, ClientClosed, CommandRefused
 from .executor import Executor
 from .following import Following
 from .frames import check_text, command, input_send
+from .marks import Mark, Marks
 from .presence import STATES, Presence, PresenceBoard
 from .protocol import (
     Backoff,
@@ -73,6 +74,7 @@ class Session(Steering):
         self._following = Following(cursor, settings.transcript_messages, self._executor)
         self._executing: asyncio.Task[None] | None = None
         self._presence = PresenceBoard()
+        self._marks = Marks(host, name)
         self._says = "active"
         self._retry: asyncio.TimerHandle | None = None
         self._arrived = asyncio.Event()
@@ -251,6 +253,7 @@ class Session(Steering):
         """The connection has ended; the buffer and the fold stay as they are."""
         self._cancel_retry()
         self._sub.lost()
+        self._marks.lost()
         self._presence.lost()
 
     def fail(self, error: AntiphonError) -> None:
@@ -277,6 +280,8 @@ class Session(Steering):
                 return None
             raise RuntimeError("this iteration is over; call events() again")
         while True:
+            # whoever asks for the next event has handled those before
+            self._marks.handled(-1 if self._handled is None else self._handled.seq)
             event = self._buffer.take()
             if event is not None:
                 self._moved(event)
@@ -326,6 +331,9 @@ class Session(Steering):
                 await self._offer(output, size_bytes)
             case Presence():
                 self._presence.put(output)
+            case Mark():
+                self._marks.asked(output, self._following.seq if self._stream() is None else -1)
+                self._arrived.set()
             case Pause() | Refused() | Gap() | Reset():
                 self._disturbed(output)
 

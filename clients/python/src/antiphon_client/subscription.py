@@ -22,6 +22,7 @@ from typing import Final
 from ._json import JsonObject, as_str
 from .errors import AntiphonError, ChainBroken, refusal
 from .frames import subscribe, unsubscribe
+from .marks import Mark
 from .presence import Presence
 from .protocol import (
     CaughtUp,
@@ -65,7 +66,7 @@ class Pause:
     retry_after_s: float | None
 
 
-Output = SessionEvent | Refused | Pause | Presence
+Output = SessionEvent | Refused | Pause | Presence | Mark
 Disturbance = Pause | Refused | Gap | Reset
 """What a reply, too, can bring."""
 
@@ -177,6 +178,9 @@ class Subscription:
                 gap = Gap.parse(frame)
                 self._last = None
                 return [] if gap is None else [gap]
+            case "session.mark":
+                mark = Mark.parse(frame)
+                return [] if mark is None else [mark]
             case "session.presence":
                 presence = Presence.parse(frame)
                 return [] if presence is None else [presence]

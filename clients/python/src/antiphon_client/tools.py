@@ -95,8 +95,9 @@ def declared(tools: Iterable[Tool]) -> Mapping[str, Tool]:
 
 
 def how(*, every: bool, tools: Iterable[Tool], watching: bool) -> JsonObject:
-    """What a subscription says besides its place: how to replay, which tools, whether somebody looks."""
+    """What a subscription says besides its place: how to replay, which tools, whether somebody looks; and `acks`."""
     fields = {
+        "acks": True,
         "replay": "every" if every else None,
         "tools": [tool.as_dict() for tool in tools] or None,
         "watching": None if watching else False,
