@@ -78,10 +78,3 @@ def command(op: str, command_id: int, session: str | None, **fields: object) -> 
     """Any command; `session` is None for those of no session."""
     every: Mapping[str, object] = {"session": session, **fields}
     return {"op": op, "id": command_id, **{name: value for name, value in every.items() if value is not None}}
-
-
-def check_text(text: str) -> None:
-    """Refuse what no gateway would take, before it costs a trip."""
-    if not text:
-        raise ValueError("the text of an input is not empty")
-    text.encode()  # half a surrogate pair is no text: UnicodeEncodeError is a ValueError
