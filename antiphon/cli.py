@@ -15,6 +15,7 @@ from antiphon.place import make_token, place
 from broker.config import LogSettings, NatsSettings
 from broker.errors import AntiphonError, ConfigError
 from broker.telemetry import configure
+from broker.versions import VERSION
 from gateway.config import RIGHTS, GatewaySettings
 
 _EPILOG = "Start with `antiphon dev`, then `antiphon chat demo` in another terminal. Docs: README.md, docs/."
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="antiphon", description="Live sessions between people and AI agents.", epilog=_EPILOG
     )
-    parser.add_argument("--version", action="version", version="antiphon 0.1.0")
+    parser.add_argument("--version", action="version", version=f"antiphon {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
         _dev,

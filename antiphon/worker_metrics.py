@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 
 from antiphon.listening import serving
+from broker.versions import VERSION, formats
 
 
 def serving_metrics(registry: CollectorRegistry, port: int) -> AbstractAsyncContextManager[str]:
@@ -21,7 +22,7 @@ def _metrics_app(registry: CollectorRegistry) -> web.Application:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_1_0_0})
 
     async def healthz(_request: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
+        return web.json_response({"status": "ok", "version": VERSION, "formats": formats()})
 
     app = web.Application()
     app.router.add_get("/metrics", metrics)

@@ -14,6 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 
 from broker.errors import CloseCode
 from broker.interfaces import Health
+from broker.versions import VERSION, formats
 from gateway.draining import GOODBYE_S, RETRY_AFTER_MAX_MS, TICK_S, due
 from gateway.protocol import SUBPROTOCOL, log_status
 from gateway.websocket import ClientConnection, Services
@@ -46,7 +47,7 @@ class Gateway:
         self._empty = asyncio.Event()
         self._empty.set()
         self._leaving = False
-        self._draining = False
+        self._draining = asyncio.Event()
         self._log_available = False
         health.on_change(self._on_log)
         self.app = web.Application()
@@ -73,7 +74,7 @@ class Gateway:
         self._leaving = True
         # Until balancers have noticed they send clients here; to serve these is better than to refuse them.
         await asyncio.sleep(settings.drain_delay_s)
-        self._draining = True
+        self._draining.set()
         end = loop.time() + settings.drain_s
         leaving = deque(self._connections)
         while leaving:
@@ -94,9 +95,9 @@ class Gateway:
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         settings = self._services.settings
-        if self._draining or len(self._connections) >= settings.connections:
+        if self._draining.is_set() or len(self._connections) >= settings.connections:
             return web.json_response(
-                {"code": "draining" if self._draining else "overloaded", "message": "try another gateway"},
+                {"code": "draining" if self._draining.is_set() else "overloaded", "message": "try another gateway"},
                 status=503,
                 headers={"Retry-After": "1"},
             )
@@ -116,7 +117,7 @@ class Gateway:
         self._connections[connection] = None
         self._empty.clear()
         self._services.metrics.connections.inc()
-        if self._draining:
+        if self._draining.is_set():
             # It came in the moment in which those that are here were told.
             connection.drain(_retry_after_ms())
         try:
@@ -129,7 +130,7 @@ class Gateway:
         return ws
 
     async def _healthz(self, _request: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
+        return web.json_response({"status": "ok", "version": VERSION, "formats": formats()})
 
     async def _readyz(self, _request: web.Request) -> web.Response:
         problems = ["draining"] if self._leaving else await self._health.problems()

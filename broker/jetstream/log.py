@@ -24,7 +24,7 @@ from broker.interfaces import Of, Stored
 from broker.jetstream.connection import Ack, Connection, ServerRefused
 from broker.jetstream.direct import read_batch
 from broker.jetstream.tailing import JetStreamTail
-from broker.jetstream.topology import stored_partitions
+from broker.jetstream.topology import refuse_newer_format, stored_partitions
 from broker.subjects import SessionSubjects
 from broker.tail import StoredEntry
 
@@ -75,6 +75,7 @@ class JetStreamLog:
         Needed once before sessions are used; calling it again costs nothing. Raises Unavailable, TopologyError.
         """
         if not self._partitions_known:
+            await refuse_newer_format(self._connection)
             stored = await stored_partitions(self._connection)
             if stored is None:
                 raise TopologyError("the streams do not exist yet: run `antiphon topology apply`")

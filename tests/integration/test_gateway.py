@@ -19,6 +19,7 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from broker.versions import VERSION, formats
 from tests.support.bare import Answer, Bare, Ended, bare, get, until_status
 from tests.support.nats import single_server
 from tests.support.place import Place
@@ -80,7 +81,7 @@ def is_guarded(answer: Answer) -> None:
 
 async def test_health_and_metrics(world: World) -> None:
     healthy, ready = await get(f"{world.url}/healthz"), await get(f"{world.url}/readyz")
-    assert (healthy.status, healthy.json()) == (200, {"status": "ok"})
+    assert (healthy.status, healthy.json()) == (200, {"status": "ok", "version": VERSION, "formats": formats()})
     assert (ready.status, ready.json()) == (200, {"status": "ready", "problems": []})
     async with bare(world.url, world.stack.token()) as client:
         await client.ask("subscribe", session=world.session())

@@ -20,7 +20,7 @@ import orjson
 from websockets.exceptions import InvalidHandshake, InvalidState
 
 from tests.support.place import Place
-from tests.support.rawclient import Wire, WireClosed
+from tests.support.rawclient import WAIT_S, Wire, WireClosed
 from tests.support.stack import metric
 
 OPENING = 32
@@ -44,6 +44,12 @@ class Balancer:
         url = self.ready[next(self._next) % len(self.ready)]
         self.turns[url] += 1
         return url
+
+    async def sees(self, *urls: str) -> None:
+        """Returns when just these are ready."""
+        async with asyncio.timeout(WAIT_S):
+            while set(self.ready) != set(urls):
+                await asyncio.sleep(LOOK_S)
 
     @contextlib.asynccontextmanager
     async def looking(self) -> AsyncIterator[Balancer]:

@@ -100,6 +100,8 @@ class Stack:
     lease_s: float = 3.0
     delta_ttl_s: float = 3600.0
     env: Mapping[str, str] = field(default_factory=dict)
+    code: Path | None = None
+    """Whose code processes run that are started from now on: a tree of `tests.support.releases`, or this one."""
     processes: list[Process] = field(default_factory=list)
     _started: int = 0
     _numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -157,6 +159,7 @@ class Stack:
             "-m",
             "antiphon",
             *args,
+            cwd=self.code,
             env=self._environment(env),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -183,6 +186,7 @@ class Stack:
                 "-m",
                 "antiphon",
                 *args,
+                cwd=self.code,
                 env=self._environment(env),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=file,
