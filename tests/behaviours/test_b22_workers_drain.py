@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from broker.events import InputApplied, RunFinished, RunStarted, RunTakenOver, SessionOwner
+from broker.events import Entry, InputApplied, RunFinished, RunStarted, RunTakenOver, SessionOwner
 from tests.behaviours.conftest import Figure
 from tests.support.herd import Balancer, Herd
 from tests.support.nats import NatsNode
 from tests.support.place import Place
 from tests.support.rawclient import Wire, join
-from tests.support.stack import Process, Stack
+from tests.support.stack import Process, Stack, read_entries
 
 SESSIONS, WORKERS = 24, 3
 TOKENS, RATE = 30, 20
@@ -94,7 +94,7 @@ async def test_what_does_not_end_within_the_grace_is_handed_over_at_once(patient
         for name, tokens in lengths.items():
             log = await _as_said(stack, gateway, name, ["i0", "i1"], TOKENS, first=tokens)
             assert log.whole
-        gaps = [await _without_owner_s(stack, name) for name in lengths]
+        gaps = [_without_owner_s(entries) for entries in await _entries(stack, list(lengths))]
         # The next one takes it as soon as it is let go of, and not when a lease has run out.
         assert max(gaps) < LEASE_S / 3
     figure(
@@ -132,8 +132,8 @@ async def _ended(gateway: Process, token: str, place: Place, run: str) -> None:
 async def _ends(stack: Stack, names: list[str]) -> Counter[str]:
     """What the log says of inputs and runs, in all sessions."""
     found: Counter[str] = Counter()
-    for name in names:
-        for _, entry in await stack.entries(name):
+    for entries in await _entries(stack, names):
+        for _, entry in entries:
             for event in entry.events:
                 match event:
                     case InputApplied():
@@ -167,8 +167,9 @@ async def _started_after_draining(stack: Stack, worker: Process) -> list[tuple[s
     told = next(_ms(line) for line in lines if line["event"] == "draining")
     claimed = {(line["session"], line["fence"]) for line in lines if line["event"] == "lane claimed"}
     found = []
-    for session in {session for session, _ in claimed}:
-        for _, entry in await stack.entries(session):
+    sessions = list({session for session, _ in claimed})
+    for session, entries in zip(sessions, await _entries(stack, sessions), strict=True):
+        for _, entry in entries:
             mine = (session, int(entry.id.partition("-")[0])) in claimed if entry.id[:1].isdigit() else False
             started = [event.run_id for event in entry.events if isinstance(event, RunStarted)]
             if mine and entry.ts > told + _ON_ITS_WAY_MS:
@@ -181,10 +182,16 @@ def _ms(line: dict[str, Any]) -> float:
     return datetime.fromisoformat(line["timestamp"]).timestamp() * 1000
 
 
-async def _without_owner_s(stack: Stack, name: str) -> float:
+async def _entries(stack: Stack, names: list[str]) -> list[list[tuple[int, Entry]]]:
+    """Of each session, all that the log holds."""
+    async with stack.log() as log:
+        return [await read_entries(log, name) for name in names]
+
+
+def _without_owner_s(entries: list[tuple[int, Entry]]) -> float:
     """The longest time between a release of the lane in the middle of a run and its next claim, by their own clocks."""
     longest, released, running = 0.0, None, False
-    for _, entry in await stack.entries(name):
+    for _, entry in entries:
         for event in entry.events:
             match event:
                 case SessionOwner(kind="none") if running:
