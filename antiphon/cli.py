@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from agent_worker.config import BUILT_IN, WorkerSettings
-from antiphon import cli_sessions, processes
+from antiphon import cli_operations, cli_sessions, processes
 from antiphon.options import Parsers, add_settings, broker_settings, command, data_flag, names, settings
 from antiphon.place import make_token, place
 from broker.config import LogSettings, NatsSettings
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         _dev,
         _demo,
         *cli_sessions.COMMANDS,
+        *cli_operations.COMMANDS,
         _gateway,
         _worker,
         _topology,

@@ -114,6 +114,8 @@ class Restored:
     """When each user was last active in the session, ms since 1970."""
     closed_by: Participant | None
     """Who has closed the session, if it is closed."""
+    beyond: bool
+    """The session holds more than was restored: it has gone on since an earlier restoration."""
 
 
 async def restore(
@@ -136,7 +138,7 @@ async def restore(
     async for line in reading:
         number += 1
         await restoring.take(number, line)
-    return restoring.restored
+    return await restoring.restored()
 
 
 class _Restoring:
@@ -154,9 +156,9 @@ class _Restoring:
         self._active: dict[str, int] = {}
         self._closed_by: Participant | None = None
 
-    @property
-    def restored(self) -> Restored:
-        return Restored(self._written, self._present, self._active, self._closed_by)
+    async def restored(self) -> Restored:
+        beyond = await self._peek() is not None
+        return Restored(self._written, self._present, self._active, self._closed_by, beyond)
 
     async def take(self, number: int, line: bytes) -> None:
         """Sees to it that a line's entry is in the log: it is there already, or is written now."""
@@ -167,6 +169,8 @@ class _Restoring:
             return
         there = await self._peek()
         if there is None:
+            if self._into is Into.SAME and place.kind is Kind.DELTA:
+                return  # it has aged out
             if self._into is Into.SAME:
                 raise TransferError(f"line {number}: the session {self._subjects.session!r} lacks this entry")
             self._own(place, seq, await self._write(number, place, renamed))
@@ -207,7 +211,9 @@ class _Restoring:
                 _, expected = self._fences.get(place.lane, (0, 0))
                 return await self._log.own(self._subjects, place.lane, expected, entry)
             case _:
-                return await self._log.append(self._subjects, place.lane, self._fences[place.lane][1], entry)
+                return await self._log.append(
+                    self._subjects, place.lane, self._fences.get(place.lane, (0, 0))[1], entry
+                )
 
     def _own(self, place: Place, old: int, new: int) -> None:
         if place.kind is Kind.OWNER:

@@ -88,10 +88,15 @@ class JetStreamLog:
     def settings(self) -> LogSettings:
         return self._settings
 
-    def subjects(self, session: str) -> SessionSubjects:
+    @property
+    def partitions(self) -> int:
+        """How many the log was made with. Raises Unavailable if it has not been reached yet."""
         if not self._partitions_known:
             raise Unavailable("NATS has not been reached yet")
-        return SessionSubjects.of(session, self._partitions)
+        return self._partitions
+
+    def subjects(self, session: str) -> SessionSubjects:
+        return SessionSubjects.of(session, self.partitions)
 
     # --- reading -------------------------------------------------------------------------------------------------
 

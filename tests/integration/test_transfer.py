@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import orjson
 import pytest
 
@@ -18,6 +20,11 @@ from tests.support.stack import read_entries
 
 async def lines_of(site: Site, session: str) -> list[bytes]:
     return [line async for line in exported(site.log, site.log.subjects(session))]
+
+
+async def given(lines: list[bytes]) -> AsyncIterator[bytes]:
+    for line in lines:
+        yield line
 
 
 def folded(transcript: Transcript) -> tuple[list[object], object]:
@@ -43,7 +50,8 @@ async def test_a_session_is_restored_as_it_was(nats_server: NatsNode) -> None:
             await site.until("old", lambda t: sum(len(m.text) for m in t.messages) > 500)
             await second.die()
         before = (await load(site.log, site.log.subjects("old"))).transcript
-        assert await restore(site.log, site.log.subjects("new"), await lines_of(site, "old")) > 0
+        restored = await restore(site.log, site.log.subjects("new"), exported(site.log, site.log.subjects("old")))
+        assert restored.written > 0
         after = (await load(site.log, site.log.subjects("new"))).transcript
         assert folded(after) == folded(before)
         old, new = await read_entries(site.log, "old"), await read_entries(site.log, "new")
@@ -60,7 +68,7 @@ async def test_what_cannot_be_restored_is_refused(nats_server: NatsNode) -> None
         await site.send("old", "hello", "a")
         lines = await lines_of(site, "old")
         with pytest.raises(TransferError, match="not empty"):
-            await restore(site.log, site.log.subjects("old"), lines)
+            await restore(site.log, site.log.subjects("old"), given(lines))
         for bad, message in (
             ([], "line 1: this is not JSON"),
             ([b"{}"], "line 1: this is not a session"),
@@ -68,5 +76,5 @@ async def test_what_cannot_be_restored_is_refused(nats_server: NatsNode) -> None
             ([lines[0], orjson.dumps({"place": "moon", "seq": 1, "entry": {}})], "line 2: this is no entry"),
         ):
             with pytest.raises(TransferError, match=message):
-                await restore(site.log, site.log.subjects("new"), bad)
+                await restore(site.log, site.log.subjects("new"), given(bad))
         assert (await load(site.log, site.log.subjects("new"))).state == SessionState()

@@ -154,7 +154,15 @@ class Stack:
 
     async def run(self, *args: str, **env: str) -> tuple[int, str]:
         """Runs an `antiphon` command to its end; its exit code and all it printed."""
-        process = await asyncio.create_subprocess_exec(
+        process = await self.begin(*args, **env)
+        async with asyncio.timeout(60):
+            output, _ = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, output.decode()
+
+    async def begin(self, *args: str, **env: str) -> asyncio.subprocess.Process:
+        """Starts an `antiphon` command."""
+        return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "antiphon",
@@ -165,10 +173,6 @@ class Stack:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        async with asyncio.timeout(60):
-            output, _ = await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, output.decode()
 
     def token(
         self, user: str = "user-1", sessions: Mapping[str, list[str]] | None = None, ttl_s: float = 3600.0
