@@ -211,8 +211,15 @@ def _secret(args: argparse.Namespace) -> str:
 
 def _doctor(commands: Parsers) -> None:
     parser = command(commands, "doctor", "Check the set-up, and say how to mend it.", _run_doctor)
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument(
+        "--monitoring",
+        default="",
+        metavar="URLS",
+        help="monitoring ports of the NATS servers, for what clients cannot see",
+    )
     data_flag(parser)
-    add_settings(parser, NatsSettings, title="NATS", without=frozenset({"nats_credentials"}))
+    add_settings(parser, NatsSettings, title="NATS")
 
 
 async def _run_doctor(args: argparse.Namespace) -> int:
