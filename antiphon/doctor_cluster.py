@@ -24,6 +24,7 @@ from broker.subjects import HEARTBEATS, stream_name
 LISTEN_S: Final = 3.0
 """A gateway says that it is alive every two seconds, unless it was told otherwise."""
 _HTTP_TIMEOUT_S = 5.0
+_LOOK_S = 0.2
 _NO_VERSION = "unknown"
 
 
@@ -80,14 +81,25 @@ class _Seen:
             yield finding
 
     async def _pools(self) -> AsyncIterator[Finding]:
-        listed = await self._connection.api(f"CONSUMER.LIST.{WORK_STREAM}")
-        consumers = listed.get("consumers") or []
+        consumers = await self._consumers()
         for info in consumers:
             yield findings.pool(info)
         queue = await self._info(f"STREAM.INFO.{WORK_STREAM}", {"subjects_filter": "work.>"})
         pools = [str(info["name"]).removeprefix("pool-") for info in consumers]
         for finding in findings.orphans(queue["state"].get("subjects") or {}, pools):
             yield finding
+
+    async def _consumers(self) -> list[dict[str, Any]]:
+        """Those of the work queue. A worker that asks again and again is not caught asking at every moment."""
+        deadline = asyncio.get_running_loop().time() + LISTEN_S
+        while True:
+            listed = await self._connection.api(f"CONSUMER.LIST.{WORK_STREAM}")
+            consumers: list[dict[str, Any]] = listed.get("consumers") or []
+            if all(findings.is_served(each) for each in consumers):
+                return consumers
+            if asyncio.get_running_loop().time() > deadline:
+                return consumers
+            await asyncio.sleep(_LOOK_S)
 
     async def _info(self, operation: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         sent = time.time()

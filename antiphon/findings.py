@@ -116,13 +116,18 @@ def pool(info: Info) -> Finding:
     name = str(info["name"]).removeprefix("pool-")
     waiting, leased, asking = int(info["num_pending"]), int(info["num_ack_pending"]), int(info["num_waiting"])
     fails, notes = [], []
-    if not asking and not leased:
+    if not is_served(info):
         fails.append(f"no worker asks for its jobs: start one (`antiphon worker … --pool {name}`)")
     elif waiting and not asking:
         notes.append("all workers are busy: add workers, or raise ANTIPHON_CONCURRENCY")
     if again := int(info.get("num_redelivered", 0)):
         notes.append(f"{again} jobs came again: workers were lost, or leases were not renewed")
     return worst(f"pool {name}: {waiting} jobs wait, {leased} leased, {asking} requests of workers", fails, notes)
+
+
+def is_served(info: Info) -> bool:
+    """A worker of the pool asks for jobs, or is at one."""
+    return bool(info["num_waiting"] or info["num_ack_pending"])
 
 
 def orphans(subjects: Mapping[str, int], pools: Sequence[str]) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from broker.view import public_view
 from tests.support.nats import NatsNode, single_server
 from tests.support.place import Place
 from tests.support.rawclient import Refusal, Wire, join
+from tests.support.snapshots import given, taken
 from tests.support.stack import Process, Stack, open_log, read_entries
 
 TENANT = [f"acme-{i}" for i in range(5)]
@@ -309,3 +310,34 @@ def _bare(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _bare(v) for k, v in value.items() if k not in ("seq", "fence")}
     return [_bare(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+# --- NATS's own backup ---------------------------------------------------------------------------------------------------
+
+
+async def test_snapshots_of_streams_bring_back_everything_but_cursors(stack: Stack, tmp_path: Path) -> None:
+    """Every stream from its snapshot, on another server: a new incarnation, in which entries have their old places."""
+    gateway = await _conversations(stack)
+    before, listed = await _folds(stack), await _listed(stack, gateway)
+    place = Place("acme-0")
+    await join(gateway.url, stack.token(), place)
+    names = [f"S{n:02d}" for n in range(stack.partitions)] + ["ANTIPHON_META", "INDEX", "WORK"]
+    snapshots = [await taken(stack.nats_url, name) for name in names]
+    async with stack.log() as log:
+        old = await read_entries(log, "acme-0")
+    async with single_server(tmp_path / "nats-2") as node:
+        for snapshot in snapshots:
+            await given(node.url, snapshot)
+        async with Stack(tmp_path / "stack-2", node.url, partitions=stack.partitions) as other:
+            assert await _folds(other) == before
+            async with other.log() as log:
+                assert await read_entries(log, "acme-0") == old
+            there = await other.gateway()
+            await other.worker()
+            assert await _listed(other, there) == listed
+            async with await Wire.open(there.url, other.token()) as wire:
+                with pytest.raises(Refusal) as refused:
+                    await wire.subscribe(place)
+                # Else a cursor from after the snapshot would be taken for a place in what was written since.
+                assert refused.value.code == "cursor_epoch"
+            await _goes_on(other, there, "acme-0")
