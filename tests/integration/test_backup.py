@@ -186,6 +186,28 @@ async def test_a_tenant_moves_to_a_log_with_another_number_of_partitions(stack: 
     await _ok(stack, "move", "acme-*", "--to-nats-url", fresh.nats_url, "--delete")
 
 
+async def test_a_session_moves_in_the_middle_of_a_conversation(stack: Stack, fresh: Stack) -> None:
+    """It is copied while its agent speaks; the run ends where it began, and what is said next is refused there."""
+    (gateway,) = await stack.start(1)
+    place = Place("acme-0")
+    async with await Wire.open(gateway.url, stack.token()) as wire:
+        await wire.subscribe(place)
+        await wire.input("acme-0", "i0", "stream 100 tokens at 20/s")
+        await wire.follow(place, lambda p: len(p.answer("run_i0")) > 20)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_ok(stack, "move", "acme-*", "--to-nats-url", fresh.nats_url))
+            await wire.follow(place, lambda p: "run_i0" in p.ended)
+        with pytest.raises(Refusal) as refused:
+            await wire.input("acme-0", "i1", "and here?")
+        assert refused.value.code == "session_closed"
+    assert place.whole
+    there = await fresh.gateway()
+    moved = Place("acme-0")
+    await join(there.url, fresh.token(), moved)
+    assert moved.answer("run_i0") == place.answer("run_i0") == "".join(f"t{i} " for i in range(100))
+    assert moved.ended == {"run_i0": "success"}
+
+
 async def test_a_session_whose_run_does_not_end_stays_where_it_is(stack: Stack, fresh: Stack) -> None:
     gateway = await stack.gateway()
     await stack.worker()

@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 import orjson
 import pytest
 
+from broker.events import SessionDeleted
 from broker.loading import load
 from broker.state import SessionState
 from broker.subjects import MAIN_LANE
 from broker.transcript import Transcript
-from broker.transfer import TransferError, exported, restore
+from broker.transfer import Deleted, Into, TransferError, exported, restore
 from broker.view import public_view
+from tests.support.lagging import LaggingLog
 from tests.support.nats import NatsNode
 from tests.support.site import Site, open_site
 from tests.support.stack import read_entries
@@ -78,3 +80,55 @@ async def test_what_cannot_be_restored_is_refused(nats_server: NatsNode) -> None
             with pytest.raises(TransferError, match=message):
                 await restore(site.log, site.log.subjects("new"), given(bad))
         assert (await load(site.log, site.log.subjects("new"))).state == SessionState()
+
+
+async def test_an_export_from_a_replica_that_lags_is_whole(nats_server: NatsNode) -> None:
+    """In a cluster any read may end early; what the leader has named as the end is waited for."""
+    async with open_site(nats_server.url) as site:
+        async with site.working():
+            await site.ended("old", await site.send("old", "stream 20 tokens", "a"))
+        whole = await lines_of(site, "old")
+        async with LaggingLog(site.connection, site.settings) as lagging:
+            await lagging.prepare()
+            subjects = lagging.subjects("old")
+            assert [line async for line in exported(lagging, subjects)] == whole
+            restored = await restore(lagging, lagging.subjects("new"), given(whole))
+            again = await restore(lagging, lagging.subjects("new"), given(whole), into=Into.PART)
+        assert restored.written == len(whole) - 1
+        assert (again.written, again.present, again.beyond) == (0, len(whole) - 1, False)
+
+
+async def test_a_session_that_is_deleted_while_it_is_read_is_not_taken_for_whole(nats_server: NatsNode) -> None:
+    async with open_site(nats_server.url) as site:
+        await site.send("old", "hello", "a")
+        await site.send("old", "hello again", "b")
+        subjects, lines = site.log.subjects("old"), []
+
+        async def reading() -> None:
+            async for line in exported(site.log, subjects):
+                lines.append(line)
+                if len(lines) == 2:
+                    await site.log.forget_before(subjects, await site.say("old", SessionDeleted()))
+
+        with pytest.raises(Deleted):
+            await reading()
+        assert len(lines) == 3, "what was read by then"
+
+
+async def test_deltas_that_have_aged_out_are_no_difference(nats_server: NatsNode) -> None:
+    """A restoration that is gone on with after a day finds its records, and none of its tokens."""
+    async with open_site(nats_server.url) as site:
+        async with site.working():
+            await site.ended("old", await site.send("old", "stream 20 tokens", "a"))
+        whole = await lines_of(site, "old")
+        subjects = site.log.subjects("new")
+        await restore(site.log, subjects, given(whole[: len(whole) // 2]))
+        await site.connection.purge(subjects.stream, f"{subjects.root}.d.>")
+        again = await restore(site.log, subjects, given(whole), into=Into.PART)
+        assert again.written > 0
+        assert (await restore(site.log, subjects, given(whole), into=Into.SAME)).written == 0
+        spoilt = [line.replace(b"stream 20", b"stream 21") for line in whole]
+        with pytest.raises(TransferError, match="holds something else"):
+            await restore(site.log, subjects, given(spoilt), into=Into.SAME)
+        with pytest.raises(TransferError, match="lacks this entry"):
+            await restore(site.log, site.log.subjects("absent"), given(whole), into=Into.SAME)
