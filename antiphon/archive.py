@@ -119,7 +119,16 @@ class Part:
         _replace(self._manifest, b"".join(_line(known[name]) for name in sorted(known)))
 
     async def save(self, session: str, epoch: str, at: int, lines: AsyncIterator[bytes]) -> Saved:
-        """Puts a session's lines, the first of which says up to where they go, in place of those that were there."""
+        """Puts a session's lines, the first of which says up to where they go, in place of those that were there.
+
+        Raises ArchiveError if they cannot be written.
+        """
+        try:
+            return await self._save(session, epoch, at, lines)
+        except OSError as error:
+            raise ArchiveError(f"cannot write to {self._path}: {error.strerror}") from None
+
+    async def _save(self, session: str, epoch: str, at: int, lines: AsyncIterator[bytes]) -> Saved:
         name = f"{session}.{zlib.crc32(session.encode()):08x}.jsonl.gz"  # two names may differ in case alone
         digest, count, size, head = hashlib.sha256(), -1, 0, 0
         temporary = self._path / f".{name}.part"

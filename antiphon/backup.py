@@ -99,7 +99,7 @@ async def restore_all(broker: BrokerSettings, path: Path, pattern: str, at_once:
     async with Site.of(broker) as site:
         with Notes() as notes:
             for part in archive.parts():
-                saved = (each for name, each in sorted(part.saved().items()) if fnmatchcase(name, pattern))
+                saved = (one for name, one in sorted(part.saved().items()) if fnmatchcase(name, pattern))
                 await each(_given(saved), at_once, partial(_restore, site, part, tally, notes, check))
             for kind, whose, session, ts in notes:
                 await site.directory.note(kind, whose, session, ts)

@@ -93,7 +93,8 @@ async def _moved(old: Site, new: Site, plan: Plan, session: str) -> Restored:
     try:
         restored = await _copy_the_end(old, new, plan, session)
     except BaseException:
-        if ours:
+        # Where an earlier move has opened it in the new log it must not be open in both.
+        if ours and not before.beyond:
             await _say(old, session, SessionReopened())
         raise
     if ours and not restored.beyond:

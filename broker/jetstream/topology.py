@@ -175,7 +175,8 @@ class Topology:
         stored = await stored_partitions(self._connection)
         if stored is not None and stored != self._settings.partitions:
             raise TopologyError(
-                f"this log has {stored} partitions, fixed when it was made: set ANTIPHON_PARTITIONS={stored}"
+                f"this log has {stored} partitions, fixed when it was made: set ANTIPHON_PARTITIONS={stored}, "
+                "or move its sessions into another log (`antiphon move`)"
             )
 
     async def _apply_stream(self, name: str, config: dict[str, Any]) -> list[Drift]:
