@@ -41,7 +41,9 @@ class Balancer:
 
     def choose(self) -> str:
         """The gateway for the next connection."""
-        url = self.ready[next(self._next) % len(self.ready)]
+        # As balancers do: where nobody is ready, anybody is better than nobody.
+        among = self.ready or self.urls
+        url = among[next(self._next) % len(among)]
         self.turns[url] += 1
         return url
 
@@ -67,14 +69,16 @@ class Balancer:
             await self._look(http)
 
     async def _look(self, http: aiohttp.ClientSession) -> None:
-        self.ready = [url for url in self.urls if await _is_ready(http, url)]
+        self.ready = [url for url in self.urls if await _is_ready(http, url, url in self.ready)]
 
 
-async def _is_ready(http: aiohttp.ClientSession, url: str) -> bool:
+async def _is_ready(http: aiohttp.ClientSession, url: str, was: bool) -> bool:
     try:
         async with http.get(f"{url}/readyz") as answer:
             return answer.status == 200
-    except (aiohttp.ClientError, TimeoutError, OSError):
+    except TimeoutError:
+        return was  # a busy machine, and not the first time that it does not answer
+    except (aiohttp.ClientError, OSError):
         return False
 
 
