@@ -9,12 +9,13 @@ import sys
 from collections.abc import Sequence
 
 from agent_worker.config import BUILT_IN, WorkerSettings
-from antiphon import cli_sessions, processes
+from antiphon import cli_operations, cli_sessions, processes
 from antiphon.options import Parsers, add_settings, broker_settings, command, data_flag, names, settings
 from antiphon.place import make_token, place
 from broker.config import LogSettings, NatsSettings, TraceSettings
 from broker.errors import AntiphonError, ConfigError
 from broker.telemetry import configure
+from broker.versions import VERSION
 from gateway.config import RIGHTS, GatewaySettings
 
 _EPILOG = "Start with `antiphon dev`, then `antiphon chat demo` in another terminal. Docs: README.md, docs/."
@@ -58,12 +59,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="antiphon", description="Live sessions between people and AI agents.", epilog=_EPILOG
     )
-    parser.add_argument("--version", action="version", version="antiphon 0.1.0")
+    parser.add_argument("--version", action="version", version=f"antiphon {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
         _dev,
         _demo,
         *cli_sessions.COMMANDS,
+        *cli_operations.COMMANDS,
         _gateway,
         _worker,
         _topology,
@@ -214,8 +216,15 @@ def _secret(args: argparse.Namespace) -> str:
 
 def _doctor(commands: Parsers) -> None:
     parser = command(commands, "doctor", "Check the set-up, and say how to mend it.", _run_doctor)
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument(
+        "--monitoring",
+        default="",
+        metavar="URLS",
+        help="monitoring ports of the NATS servers, for what clients cannot see",
+    )
     data_flag(parser)
-    add_settings(parser, NatsSettings, title="NATS", without=frozenset({"nats_credentials"}))
+    add_settings(parser, NatsSettings, title="NATS")
 
 
 async def _run_doctor(args: argparse.Namespace) -> int:

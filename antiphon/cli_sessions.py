@@ -105,35 +105,36 @@ def _export(commands: Parsers) -> None:
     parser = command(commands, "export", "Write a session out, whole, as lines of JSON.", _run_export)
     parser.add_argument("session", help="the session's name")
     parser.add_argument("-o", "--output", metavar="FILE", help="where to (default: standard output)")
-    _log_flags(parser)
+    log_flags(parser)
 
 
 async def _run_export(args: argparse.Namespace) -> int:
     from antiphon.transfer import export_session
 
-    return await export_session(_log_access(args), args.session, args.output)
+    return await export_session(log_access(args), args.session, args.output)
 
 
 def _import(commands: Parsers) -> None:
     parser = command(commands, "import", "Restore an exported session into an empty one.", _run_import)
     parser.add_argument("session", help="the name of the session to restore into")
     parser.add_argument("file", metavar="FILE", help="what `antiphon export` has written; -: standard input")
-    _log_flags(parser)
+    log_flags(parser)
 
 
 async def _run_import(args: argparse.Namespace) -> int:
     from antiphon.transfer import import_session
 
-    return await import_session(_log_access(args), args.session, args.file)
+    return await import_session(log_access(args), args.session, args.file)
 
 
-def _log_flags(parser: argparse.ArgumentParser) -> None:
+def log_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a command that speaks to the log itself."""
     data_flag(parser)
     add_settings(parser, NatsSettings, title="NATS (default: that of the `antiphon dev` beside)")
     add_settings(parser, LogSettings, title="log")
 
 
-def _log_access(args: argparse.Namespace) -> BrokerSettings:
+def log_access(args: argparse.Namespace) -> BrokerSettings:
     """The log that the flags name, or that of the `antiphon dev` beside."""
     running = place(args.data).running()
     if args.nats_url is None and "ANTIPHON_NATS_URL" not in os.environ and running is not None:

@@ -3,63 +3,67 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import aiohttp
+import orjson
 
 from agent_worker.agents.local import llama, weights
-from antiphon.options import settings
+from antiphon.doctor_cluster import cluster_findings
+from antiphon.findings import Finding
+from antiphon.options import names, settings
 from antiphon.place import Place
-from broker.config import LogSettings, NatsSettings
+from broker.config import NatsSettings
 from broker.errors import AntiphonError
-from broker.jetstream.connection import Connection
-from broker.jetstream.health import JetStreamHealth
-from broker.jetstream.log import JetStreamLog
 from broker.jetstream.server import find_binary
+from broker.versions import VERSION
 
 _FREE_BYTES_MIN = 1 << 30
 _HTTP_TIMEOUT_S = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `mend` is empty if it is well; `needed`: nothing works without it."""
-
-    what: str
-    mend: str = ""
-    needed: bool = True
+_MARKS = {"ok": "ok  ", "note": "note", "fail": "FAIL"}
 
 
 async def doctor(where: Place, args: argparse.Namespace) -> int:
-    """Prints a line for each finding. Returns 1 if something that is needed is wrong."""
-    bad = False
+    """Prints each finding. Returns 1 if something that is needed is wrong."""
+    bad, found = False, []
     async for finding in _findings(where, args):
-        mark = "ok  " if not finding.mend else "FAIL" if finding.needed else "note"
-        print(f"{mark} {finding.what}" + (f": {finding.mend}" if finding.mend else ""))
-        bad = bad or bool(finding.mend and finding.needed)
+        bad = bad or finding.status == "fail"
+        if args.json:
+            found.append({"status": finding.status, "what": finding.what, "mend": finding.mend})
+        else:
+            print(f"{_MARKS[finding.status]} {finding.what}" + (f": {finding.mend}" if finding.mend else ""))
+    if args.json:
+        print(orjson.dumps({"ok": not bad, "findings": found}, option=orjson.OPT_INDENT_2).decode())
     return 1 if bad else 0
 
 
 async def _findings(where: Place, args: argparse.Namespace) -> AsyncIterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
-    yield Finding(f"Python {version}", "" if sys.version_info >= (3, 11) else "Antiphon needs Python 3.11 or newer")
+    yield Finding(
+        f"Python {version}, antiphon {VERSION}",
+        "" if sys.version_info >= (3, 11) else "Antiphon needs Python 3.11 or newer",
+    )
+    monitoring = names(args.monitoring)
+    if args.nats_url is not None or "ANTIPHON_NATS_URL" in os.environ:
+        # A cluster: what `antiphon dev` needs of this machine is nothing to it.
+        async for finding in cluster_findings(settings(NatsSettings, args), monitoring):
+            yield finding
+        return
     yield _nats_binary()
     yield _model()
     yield _disk(where)
     running = where.running()
-    if running is None and args.nats_url is None:
+    if running is None:
         yield Finding(
             f"no `antiphon dev` runs with {where.path}", "start it, or give --nats-url to check a cluster", needed=False
         )
         return
-    nats = settings(NatsSettings, args, **({"nats_url": running.nats_url} if running and args.nats_url is None else {}))
-    async for finding in _log_findings(nats):
+    async for finding in cluster_findings(settings(NatsSettings, args, nats_url=running.nats_url), monitoring):
         yield finding
-    if running is not None:
-        yield await _gateway(running.url)
+    yield await _gateway(running.url)
 
 
 def _nats_binary() -> Finding:
@@ -83,18 +87,6 @@ def _disk(where: Place) -> Finding:
     free = shutil.disk_usage(path).free
     what = f"disk: {free / (1 << 30):.1f} GiB free for {where.path}"
     return Finding(what, "" if free >= _FREE_BYTES_MIN else "free at least 1 GiB, the log needs room")
-
-
-async def _log_findings(nats: NatsSettings) -> AsyncIterator[Finding]:
-    log_settings = LogSettings()
-    async with Connection(nats, name="antiphon-doctor") as connection, JetStreamLog(connection, log_settings) as log:
-        if not connection.connected:
-            mend = f"{connection.last_error}; is it running, and is --nats-url right?"
-            yield Finding(f"NATS at {nats.nats_url}", mend)
-            return
-        yield Finding(f"NATS at {nats.nats_url}")
-        problems = await JetStreamHealth(connection, log, log_settings).problems()
-        yield Finding("streams and consumers", "; ".join(problems))
 
 
 async def _gateway(url: str) -> Finding:

@@ -10,6 +10,7 @@ from agent_worker.metrics import WorkerMetrics
 from antiphon.listening import serving
 from broker.interfaces import Vitals
 from broker.metrics import CONTENT_TYPE, exposition
+from broker.versions import VERSION, formats
 
 
 def serving_metrics(metrics: WorkerMetrics, vitals: Vitals, port: int) -> AbstractAsyncContextManager[str]:
@@ -24,7 +25,7 @@ def _metrics_app(counted: WorkerMetrics, vitals: Vitals) -> web.Application:
         return web.Response(body=exposition(counted.registry), headers={"Content-Type": CONTENT_TYPE})
 
     async def healthz(_request: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
+        return web.json_response({"status": "ok", "version": VERSION, "formats": formats()})
 
     app = web.Application()
     app.router.add_get("/metrics", metrics)

@@ -110,6 +110,11 @@ def stream_name(partition: int) -> str:
     return f"S{partition:02d}"
 
 
+def session_inputs(partition: int) -> str:
+    """Matches one subject of each session of a partition that anybody has written to."""
+    return f"s.{partition:02d}.*.r.in"
+
+
 @dataclass(frozen=True, slots=True)
 class SessionSubjects:
     """The subjects of one session. Build with `of`."""

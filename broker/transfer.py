@@ -8,92 +8,231 @@ fences; all else stays as it was, times included.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Iterable
+import secrets
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
 import orjson
 
 from broker.codec import decode_at, entry_from_wire, entry_to_wire
-from broker.errors import AntiphonError, CodecError
-from broker.events import Entry
+from broker.errors import AntiphonError, CodecError, Unavailable
+from broker.events import (
+    Entry,
+    InputSent,
+    Participant,
+    SessionClosed,
+    SessionCreated,
+    SessionDeleted,
+    SessionReopened,
+)
 from broker.interfaces import SessionLog
 from broker.lease import WriteId, parse_write_id
 from broker.subjects import Kind, Place, SessionSubjects, place_of
+from broker.tail import StoredEntry
 
 FORMAT = "antiphon.session"
 VERSION = 1
 
 
+_NOBODY = Participant("system", "")
+_STALE_S, _STALE_WAIT_S = 10.0, 0.02
+"""How long a replica of the log may stay behind its leader."""
+
+
 class TransferError(AntiphonError):
-    """The lines are not those of an exported session, or the session to restore into is not empty."""
+    """The lines are not those of an exported session, or the session to restore into holds something else."""
+
+
+class Deleted(AntiphonError):
+    """The session was deleted while it was read: what was read is not all of what there was, nor what is there now."""
+
+
+class Into(Enum):
+    """What the session that is restored into may hold."""
+
+    EMPTY = auto()
+    PART = auto()
+    """The beginning of the same: then the rest is written; what it holds beyond that is left as it is."""
+    SAME = auto()
+    """All of it: nothing is written, and what is missing is an error."""
 
 
 async def exported(log: SessionLog, subjects: SessionSubjects) -> AsyncIterator[bytes]:
-    """The lines of a session: everything that its log holds when it is read. Raises Unavailable."""
+    """The lines of a session: everything that its log holds when it is read. Raises Unavailable, Deleted."""
     head = await log.head(subjects)
     last = 0 if head is None else head.seq
     yield _line({"format": FORMAT, "version": VERSION, "session": subjects.session, "head": last})
-    position, end = 0, False
-    while not end and position < last:
+    first = 0
+    async for stored in entries_until(log, subjects, last):
+        first = first or stored.seq
+        place = place_of(stored.subject)
+        if place is None:
+            continue
+        entry, _ = decode_at(place, stored.body)
+        where = {"place": place.kind.value} | ({"lane": place.lane} if place.lane else {})
+        yield _line({**where, "seq": stored.seq, "entry": entry_to_wire(entry)})
+    # The first entry is a record, which only a deletion takes away; it may have taken others that were not read yet.
+    if first and not await log.holds(subjects, first):
+        raise Deleted(f"the session {subjects.session!r} was deleted while it was read")
+
+
+async def entries_until(log: SessionLog, subjects: SessionSubjects, last: int) -> AsyncIterator[StoredEntry]:
+    """What the log holds up to entry `last`, which its leader has named. Raises Unavailable."""
+    loop = asyncio.get_running_loop()
+    position, deadline = 0, loop.time() + _STALE_S
+    while position < last:
         page, end = await log.read(subjects, position)
         for stored in page:
             position = stored.seq
-            place = place_of(stored.subject)
-            if place is None or stored.seq > last:
-                continue
-            entry, _ = decode_at(place, stored.body)
-            where = {"place": place.kind.value} | ({"lane": place.lane} if place.lane else {})
-            yield _line({**where, "seq": stored.seq, "entry": entry_to_wire(entry)})
+            if position <= last:
+                yield stored
+        if page:
+            deadline = loop.time() + _STALE_S
+        elif end and not await log.holds(subjects, last):
+            return  # it was a delta, and has aged out
+        elif loop.time() > deadline:
+            raise Unavailable("a replica of the log stays behind")
+        else:
+            await asyncio.sleep(_STALE_WAIT_S)
 
 
 def _line(wire: dict[str, Any]) -> bytes:
     return orjson.dumps(wire, option=orjson.OPT_APPEND_NEWLINE)
 
 
-async def restore(log: SessionLog, subjects: SessionSubjects, lines: Iterable[bytes]) -> int:
-    """Writes an exported session into an empty one; returns the number of entries.
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What came of a restoration: entries that were written, and those that had been there before."""
 
-    What an owner wrote after it had lost its lane counted for nothing, and is left out. Raises TransferError (before
-    anything is written, for a session that is not empty or lines of another kind), Unavailable.
+    written: int
+    present: int
+    active: Mapping[str, int]
+    """When each user was last active in the session, ms since 1970."""
+    closed_by: Participant | None
+    """Who has closed the session, if it is closed."""
+    beyond: bool
+    """The session holds more than was restored: it has gone on since an earlier restoration."""
+
+
+async def restore(
+    log: SessionLog, subjects: SessionSubjects, lines: AsyncIterable[bytes], *, into: Into = Into.EMPTY
+) -> Restored:
+    """Writes an exported session into another one; `into` says what that may hold.
+
+    What an owner wrote after it had lost its lane counted for nothing, and is left out. Raises TransferError (for lines of
+    another kind and a session with other content, before anything is written), Unavailable.
     """
-    rest = iter(lines)
-    head = _parse(next(rest, b""), 1)
+    reading = aiter(lines)
+    head = _parse(await anext(reading, b""), 1)
     if (head.get("format"), head.get("version")) != (FORMAT, VERSION):
         raise TransferError("line 1: this is not a session that `antiphon export` has written")
-    if await log.head(subjects) is not None:
+    found = await log.head(subjects)
+    if found is not None and into is Into.EMPTY:
         raise TransferError(f"the session {subjects.session!r} is not empty: choose another name")
-    restoring = _Restoring(log, subjects)
-    for number, line in enumerate(rest, 2):
-        await restoring.write(number, line)
-    return restoring.written
+    restoring = _Restoring(log, subjects, 0 if found is None else found.seq, into)
+    number = 1
+    async for line in reading:
+        number += 1
+        await restoring.take(number, line)
+    return await restoring.restored()
 
 
 class _Restoring:
-    def __init__(self, log: SessionLog, subjects: SessionSubjects) -> None:
+    def __init__(self, log: SessionLog, subjects: SessionSubjects, head: int, into: Into) -> None:
         self._log = log
         self._subjects = subjects
+        self._into = into
+        self._there = aiter(entries_until(log, subjects, head))
+        self._next: tuple[int, Place, Entry] | None = None
+        self._id = secrets.token_hex(6)
+        """A session may be restored, deleted and restored again within the time in which the log knows ids."""
         self._fences: dict[str, tuple[int, int]] = {}
         """By lane: the fence in the old log, and the one in the new."""
-        self.written = 0
+        self._written = self._present = 0
+        self._active: dict[str, int] = {}
+        self._closed_by: Participant | None = None
 
-    async def write(self, number: int, line: bytes) -> None:
+    async def restored(self) -> Restored:
+        beyond = await self._peek() is not None
+        return Restored(self._written, self._present, self._active, self._closed_by, beyond)
+
+    async def take(self, number: int, line: bytes) -> None:
+        """Sees to it that a line's entry is in the log: it is there already, or is written now."""
         place, seq, entry = _read(number, line)
+        self._note(entry)
+        renamed = self._renamed(place, entry)
+        if renamed is None:
+            return
+        there = await self._peek()
+        if there is None:
+            if self._into is Into.SAME and place.kind is Kind.DELTA:
+                return  # it has aged out
+            if self._into is Into.SAME:
+                raise TransferError(f"line {number}: the session {self._subjects.session!r} lacks this entry")
+            self._own(place, seq, await self._write(number, place, renamed))
+            self._written += 1
+        elif there[1:] == (place, renamed):
+            self._own(place, seq, there[0])
+            self._next = None
+            self._present += 1
+        elif place.kind is not Kind.DELTA:  # which may have aged out there
+            raise TransferError(f"line {number}: the session {self._subjects.session!r} holds something else")
+
+    def _renamed(self, place: Place, entry: Entry) -> Entry | None:
+        """The entry as the new log has it; None for one that counted for nothing."""
+        if place.kind in (Kind.INPUT, Kind.OWNER):
+            return entry
+        old, new = self._fences.get(place.lane, (0, 0))
+        write = parse_write_id(entry.id)
+        if write is None or write.fence != old:
+            return None
+        return dataclasses.replace(entry, id=str(WriteId(new, write.n)))
+
+    async def _peek(self) -> tuple[int, Place, Entry] | None:
+        """The next entry that is there already, in the order of the log."""
+        while self._next is None:
+            stored = await anext(self._there, None)
+            if stored is None:
+                return None
+            place = place_of(stored.subject)
+            if place is not None:
+                self._next = stored.seq, place, decode_at(place, stored.body)[0]
+        return self._next
+
+    async def _write(self, number: int, place: Place, entry: Entry) -> int:
         match place.kind:
             case Kind.INPUT:
-                await self._log.append_input(self._subjects, entry, f"import:{number}")
+                return (await self._log.append_input(self._subjects, entry, f"import:{self._id}:{number}")).seq
             case Kind.OWNER:
                 _, expected = self._fences.get(place.lane, (0, 0))
-                fence = await self._log.own(self._subjects, place.lane, expected, entry)
-                self._fences[place.lane] = seq, fence
+                return await self._log.own(self._subjects, place.lane, expected, entry)
             case _:
-                old, new = self._fences.get(place.lane, (0, 0))
-                write = parse_write_id(entry.id)
-                if write is None or write.fence != old:
-                    return
-                renamed = dataclasses.replace(entry, id=str(WriteId(new, write.n)))
-                await self._log.append(self._subjects, place.lane, new, renamed)
-        self.written += 1
+                return await self._log.append(
+                    self._subjects, place.lane, self._fences.get(place.lane, (0, 0))[1], entry
+                )
+
+    def _own(self, place: Place, old: int, new: int) -> None:
+        if place.kind is Kind.OWNER:
+            self._fences[place.lane] = old, new
+
+    def _note(self, entry: Entry) -> None:
+        for event in entry.events:
+            match event:
+                case InputSent() | SessionCreated() if entry.by is not None and entry.by.kind == "user":
+                    self._active[entry.by.id] = entry.ts
+                case SessionClosed():
+                    self._closed_by = entry.by or _NOBODY
+                case SessionReopened():
+                    self._closed_by = None
+                case SessionDeleted():
+                    self._active.clear()
+                    self._closed_by = None
+                case _:
+                    pass
 
 
 def _read(number: int, line: bytes) -> tuple[Place, int, Entry]:

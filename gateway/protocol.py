@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import orjson
 
+from broker import versions
 from broker.errors import ErrorCode, InvalidName, Refused
 from broker.presence import STATES, Present
 from broker.session_config import ON_BUSY
@@ -14,7 +15,7 @@ from broker.subjects import check_device, check_input_id, check_run_id
 from gateway.fields import BadFrame, Fields, Writing
 from gateway.plane import PlaneCommand, parse_plane
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = versions.PROTOCOL
 SUBPROTOCOL = "antiphon.v1"
 HISTORY_MAX = 200
 

@@ -17,6 +17,7 @@ from broker.errors import CloseCode, CursorError, ErrorCode, InvalidName, LogErr
 from broker.interfaces import SessionLog
 from broker.presence import Member
 from broker.tools import parse_tools
+from broker.versions import VERSION
 from gateway import plane, protocol
 from gateway.auth import Authenticator, Identity, Right
 from gateway.commands import Commands, Executor
@@ -36,7 +37,7 @@ _log = structlog.get_logger("antiphon.connection")
 
 _GOODBYE_S = 5.0
 """How long a peer has to take what is unsent, and then the reason why its connection ends."""
-SERVER = "antiphon/0.1.0"
+SERVER = f"antiphon/{VERSION}"
 
 
 @dataclass(slots=True)

@@ -101,6 +101,11 @@ class Connection:
     def connected(self) -> bool:
         return self._ready.is_set() and self._nc.is_connected
 
+    @property
+    def server_info(self) -> Mapping[str, Any]:
+        """What the server has said of itself when we connected last: its name, version, cluster and limits."""
+        return self._nc._server_info  # noqa: SLF001 (nats-py gives its version alone)
+
     async def wait_connected(self) -> None:
         """Returns when NATS is there. Safe to cancel."""
         await self._ready.wait()

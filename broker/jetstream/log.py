@@ -24,7 +24,7 @@ from broker.interfaces import Of, Stored
 from broker.jetstream.connection import Ack, Connection, ServerRefused
 from broker.jetstream.direct import read_batch
 from broker.jetstream.tailing import JetStreamTail
-from broker.jetstream.topology import stored_partitions
+from broker.jetstream.topology import refuse_newer_format, stored_partitions
 from broker.subjects import SessionSubjects
 from broker.tail import StoredEntry
 
@@ -76,6 +76,7 @@ class JetStreamLog:
         Needed once before sessions are used; calling it again costs nothing. Raises Unavailable, TopologyError.
         """
         if not self._partitions_known:
+            await refuse_newer_format(self._connection)
             stored = await stored_partitions(self._connection)
             if stored is None:
                 raise TopologyError("the streams do not exist yet: run `antiphon topology apply`")
@@ -88,10 +89,15 @@ class JetStreamLog:
     def settings(self) -> LogSettings:
         return self._settings
 
-    def subjects(self, session: str) -> SessionSubjects:
+    @property
+    def partitions(self) -> int:
+        """How many the log was made with. Raises Unavailable if it has not been reached yet."""
         if not self._partitions_known:
             raise Unavailable("NATS has not been reached yet")
-        return SessionSubjects.of(session, self._partitions)
+        return self._partitions
+
+    def subjects(self, session: str) -> SessionSubjects:
+        return SessionSubjects.of(session, self.partitions)
 
     # --- reading -------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from broker.jetstream.connection import Connection
 from broker.jetstream.presence_room import PresenceRoom
 from broker.presence import Peers
 from broker.subjects import HEARTBEATS, SessionSubjects, heartbeat
+from broker.versions import VERSION
 
 _log = structlog.get_logger("antiphon.presence")
 
@@ -157,7 +158,7 @@ class NatsPresence:
         while True:
             n += 1
             with suppress(Unavailable):
-                body = orjson.dumps({"n": n, "life_ms": round(self.life_s * 1000)})
+                body = orjson.dumps({"n": n, "life_ms": round(self.life_s * 1000), "version": VERSION})
                 await self.connection.send(heartbeat(self.gateway), body)
             await asyncio.sleep(self._heartbeat_s)
 

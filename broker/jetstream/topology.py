@@ -13,11 +13,13 @@ from broker.config import LogSettings
 from broker.errors import TopologyError, Unavailable
 from broker.jetstream.connection import Connection, ServerRefused
 from broker.subjects import stream_name
+from broker.versions import LOG_FORMAT, VERSION
 
 WORK_STREAM = "WORK"
 META_STREAM = "ANTIPHON_META"
 INDEX_STREAM = "INDEX"
 META_PARTITIONS = "antiphon.meta.partitions"
+META_FORMAT = "antiphon.meta.format"
 
 _DEPENDED_ON = frozenset(
     (
@@ -135,12 +137,14 @@ class Topology:
 
         Raises TopologyError for what cannot be changed (the number of partitions), Unavailable.
         """
+        await refuse_newer_format(self._connection)
         await self._refuse_other_partitions()
         changed: list[Drift] = []
         for name, config in wanted_streams(self._settings).items():
             changed += await self._apply_stream(name, config)
         for name, config in wanted_consumers(self._settings).items():
             changed += await self._apply_consumer(name, config)
+        await self._connection.publish(META_FORMAT, str(LOG_FORMAT).encode())
         await self._connection.publish(META_PARTITIONS, str(self._settings.partitions).encode())
         return changed
 
@@ -171,7 +175,8 @@ class Topology:
         stored = await stored_partitions(self._connection)
         if stored is not None and stored != self._settings.partitions:
             raise TopologyError(
-                f"this log has {stored} partitions, fixed when it was made: set ANTIPHON_PARTITIONS={stored}"
+                f"this log has {stored} partitions, fixed when it was made: set ANTIPHON_PARTITIONS={stored}, "
+                "or move its sessions into another log (`antiphon move`)"
             )
 
     async def _apply_stream(self, name: str, config: dict[str, Any]) -> list[Drift]:
@@ -230,8 +235,22 @@ async def stored_lease_s(connection: Connection, pool: str) -> float:
 
 async def stored_partitions(connection: Connection) -> int | None:
     """The number of partitions that this log was made with; None if it has not been made. Raises Unavailable."""
+    return await _stored(connection, META_PARTITIONS)
+
+
+async def refuse_newer_format(connection: Connection) -> None:
+    """Raises TopologyError if only newer versions than this one may touch the log, Unavailable."""
+    stored = await _stored(connection, META_FORMAT)
+    if stored is not None and stored > LOG_FORMAT:
+        raise TopologyError(
+            f"this log has format {stored}, and antiphon {VERSION} knows those up to {LOG_FORMAT}: run a newer version"
+        )
+
+
+async def _stored(connection: Connection, subject: str) -> int | None:
+    """A number that `apply` has left in the log, None if there is none. Raises Unavailable."""
     try:
-        msg = await connection.api(f"STREAM.MSG.GET.{META_STREAM}", {"last_by_subj": META_PARTITIONS})
+        msg = await connection.api(f"STREAM.MSG.GET.{META_STREAM}", {"last_by_subj": subject})
     except TopologyError:
         return None
     except ServerRefused as error:

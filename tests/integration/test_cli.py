@@ -30,7 +30,10 @@ from tests.support.nats import NatsNode
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-COMMANDS = ("dev", "demo", "chat", "send", "tail", "gateway", "worker", "topology", "token", "doctor", "bench")
+COMMANDS = (
+    *("dev", "demo", "chat", "send", "tail", "gateway", "worker", "topology", "token", "doctor", "bench"),
+    *("backup", "restore", "move"),
+)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

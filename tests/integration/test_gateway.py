@@ -19,6 +19,8 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from broker.versions import VERSION, formats
+from gateway.draining import RETRY_AFTER_MAX_MS
 from tests.support.bare import Answer, Bare, Ended, bare, get, until_status
 from tests.support.nats import single_server
 from tests.support.place import Place
@@ -80,7 +82,7 @@ def is_guarded(answer: Answer) -> None:
 
 async def test_health_and_metrics(world: World) -> None:
     healthy, ready = await get(f"{world.url}/healthz"), await get(f"{world.url}/readyz")
-    assert (healthy.status, healthy.json()) == (200, {"status": "ok"})
+    assert (healthy.status, healthy.json()) == (200, {"status": "ok", "version": VERSION, "formats": formats()})
     assert (ready.status, ready.json()) == (200, {"status": "ready", "problems": []})
     async with bare(world.url, world.stack.token()) as client:
         await client.ask("subscribe", session=world.session())
@@ -401,7 +403,7 @@ def port(wire: Wire) -> int:
 
 async def test_draining(world: World) -> None:
     """On SIGTERM: not ready at once, then clients are sent away a few at a time, each told when to come back."""
-    gateway = await world.stack.gateway(drain_s="2")
+    gateway = await world.stack.gateway(drain_s="5", drain_per_second="10")
     ends: list[tuple[float, Ended]] = []
 
     async def client() -> None:
@@ -430,9 +432,23 @@ async def test_draining(world: World) -> None:
     assert {ended.code for _, ended in ends} == {4200}
     assert {ended.reason["code"] for _, ended in ends} == {"draining"}
     waits = [ended.reason["retry_after_ms"] for _, ended in ends]
-    assert all(0 <= wait <= 2000 for wait in waits)
-    assert len(set(waits)) > 10, "they must not all come back at once"
-    assert ends[-1][0] - ends[0][0] > 0.5, "they must not all be sent away at once"
+    assert all(0 <= wait <= RETRY_AFTER_MAX_MS for wait in waits)
+    assert len(set(waits)) > 5, "those who leave together must not come back together"
+    assert ends[-1][0] - ends[0][0] > 1.0, "they must not all be sent away at once"
+
+
+async def test_a_gateway_that_leaves_serves_until_balancers_have_noticed(world: World) -> None:
+    gateway = await world.stack.gateway(drain_delay_s="3", drain_s="1")
+    async with bare(gateway.url, world.stack.token()) as before:
+        gateway.terminate_soon()
+        assert (await until_status(f"{gateway.url}/readyz", 503)).json()["problems"] == ["draining"]
+        async with bare(gateway.url, world.stack.token()) as after:
+            assert (await after.ask("subscribe", session="still here"))["code"] == "bad_name"
+            assert (await after.ask("subscribe", session="still-here"))["op"] == "ok"
+            assert (await after.end()).code == 4200
+        assert (await before.end()).code == 4200
+    async with asyncio.timeout(10):
+        assert await gateway.process.wait() == 0
 
 
 async def test_a_gateway_that_knows_public_keys_alone(world: World) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import orjson
 import pytest
 
+from broker.events import SessionDeleted
 from broker.loading import load
 from broker.state import SessionState
 from broker.subjects import MAIN_LANE
 from broker.transcript import Transcript
-from broker.transfer import TransferError, exported, restore
+from broker.transfer import Deleted, Into, TransferError, exported, restore
 from broker.view import public_view
+from tests.support.lagging import LaggingLog
 from tests.support.nats import NatsNode
 from tests.support.site import Site, open_site
 from tests.support.stack import read_entries
@@ -18,6 +22,11 @@ from tests.support.stack import read_entries
 
 async def lines_of(site: Site, session: str) -> list[bytes]:
     return [line async for line in exported(site.log, site.log.subjects(session))]
+
+
+async def given(lines: list[bytes]) -> AsyncIterator[bytes]:
+    for line in lines:
+        yield line
 
 
 def folded(transcript: Transcript) -> tuple[list[object], object]:
@@ -43,7 +52,8 @@ async def test_a_session_is_restored_as_it_was(nats_server: NatsNode) -> None:
             await site.until("old", lambda t: sum(len(m.text) for m in t.messages) > 500)
             await second.die()
         before = (await load(site.log, site.log.subjects("old"))).transcript
-        assert await restore(site.log, site.log.subjects("new"), await lines_of(site, "old")) > 0
+        restored = await restore(site.log, site.log.subjects("new"), exported(site.log, site.log.subjects("old")))
+        assert restored.written > 0
         after = (await load(site.log, site.log.subjects("new"))).transcript
         assert folded(after) == folded(before)
         old, new = await read_entries(site.log, "old"), await read_entries(site.log, "new")
@@ -60,7 +70,7 @@ async def test_what_cannot_be_restored_is_refused(nats_server: NatsNode) -> None
         await site.send("old", "hello", "a")
         lines = await lines_of(site, "old")
         with pytest.raises(TransferError, match="not empty"):
-            await restore(site.log, site.log.subjects("old"), lines)
+            await restore(site.log, site.log.subjects("old"), given(lines))
         for bad, message in (
             ([], "line 1: this is not JSON"),
             ([b"{}"], "line 1: this is not a session"),
@@ -68,5 +78,57 @@ async def test_what_cannot_be_restored_is_refused(nats_server: NatsNode) -> None
             ([lines[0], orjson.dumps({"place": "moon", "seq": 1, "entry": {}})], "line 2: this is no entry"),
         ):
             with pytest.raises(TransferError, match=message):
-                await restore(site.log, site.log.subjects("new"), bad)
+                await restore(site.log, site.log.subjects("new"), given(bad))
         assert (await load(site.log, site.log.subjects("new"))).state == SessionState()
+
+
+async def test_an_export_from_a_replica_that_lags_is_whole(nats_server: NatsNode) -> None:
+    """In a cluster any read may end early; what the leader has named as the end is waited for."""
+    async with open_site(nats_server.url) as site:
+        async with site.working():
+            await site.ended("old", await site.send("old", "stream 20 tokens", "a"))
+        whole = await lines_of(site, "old")
+        async with LaggingLog(site.connection, site.settings) as lagging:
+            await lagging.prepare()
+            subjects = lagging.subjects("old")
+            assert [line async for line in exported(lagging, subjects)] == whole
+            restored = await restore(lagging, lagging.subjects("new"), given(whole))
+            again = await restore(lagging, lagging.subjects("new"), given(whole), into=Into.PART)
+        assert restored.written == len(whole) - 1
+        assert (again.written, again.present, again.beyond) == (0, len(whole) - 1, False)
+
+
+async def test_a_session_that_is_deleted_while_it_is_read_is_not_taken_for_whole(nats_server: NatsNode) -> None:
+    async with open_site(nats_server.url) as site:
+        await site.send("old", "hello", "a")
+        await site.send("old", "hello again", "b")
+        subjects, lines = site.log.subjects("old"), []
+
+        async def reading() -> None:
+            async for line in exported(site.log, subjects):
+                lines.append(line)
+                if len(lines) == 2:
+                    await site.log.forget_before(subjects, await site.say("old", SessionDeleted()))
+
+        with pytest.raises(Deleted):
+            await reading()
+        assert len(lines) == 3, "what was read by then"
+
+
+async def test_deltas_that_have_aged_out_are_no_difference(nats_server: NatsNode) -> None:
+    """A restoration that is gone on with after a day finds its records, and none of its tokens."""
+    async with open_site(nats_server.url) as site:
+        async with site.working():
+            await site.ended("old", await site.send("old", "stream 20 tokens", "a"))
+        whole = await lines_of(site, "old")
+        subjects = site.log.subjects("new")
+        await restore(site.log, subjects, given(whole[: len(whole) // 2]))
+        await site.connection.purge(subjects.stream, f"{subjects.root}.d.>")
+        again = await restore(site.log, subjects, given(whole), into=Into.PART)
+        assert again.written > 0
+        assert (await restore(site.log, subjects, given(whole), into=Into.SAME)).written == 0
+        spoilt = [line.replace(b"stream 20", b"stream 21") for line in whole]
+        with pytest.raises(TransferError, match="holds something else"):
+            await restore(site.log, subjects, given(spoilt), into=Into.SAME)
+        with pytest.raises(TransferError, match="lacks this entry"):
+            await restore(site.log, site.log.subjects("absent"), given(whole), into=Into.SAME)

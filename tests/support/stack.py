@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import jwt
 
@@ -74,8 +74,11 @@ class Process:
 
     def claimed(self) -> set[str]:
         """The sessions whose lanes a worker says it has claimed."""
-        said = (json.loads(line) for line in self.output().splitlines() if line.startswith("{"))
-        return {line["session"] for line in said if line.get("event") == "lane claimed"}
+        return {line["session"] for line in self.logged() if line.get("event") == "lane claimed"}
+
+    def logged(self) -> list[dict[str, Any]]:
+        """What it has logged, in order."""
+        return [json.loads(line) for line in self.output().splitlines() if line.startswith("{")]
 
     def _signal(self, number: signal.Signals) -> None:
         if self.running:
@@ -97,6 +100,8 @@ class Stack:
     lease_s: float = 3.0
     delta_ttl_s: float = 3600.0
     env: Mapping[str, str] = field(default_factory=dict)
+    code: Path | None = None
+    """Whose code processes run that are started from now on: a tree of `tests.support.releases`, or this one."""
     processes: list[Process] = field(default_factory=list)
     _started: int = 0
     _numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -149,20 +154,25 @@ class Stack:
 
     async def run(self, *args: str, **env: str) -> tuple[int, str]:
         """Runs an `antiphon` command to its end; its exit code and all it printed."""
-        process = await asyncio.create_subprocess_exec(
+        process = await self.begin(*args, **env)
+        async with asyncio.timeout(60):
+            output, _ = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, output.decode()
+
+    async def begin(self, *args: str, **env: str) -> asyncio.subprocess.Process:
+        """Starts an `antiphon` command."""
+        return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "antiphon",
             *args,
+            cwd=self.code,
             env=self._environment(env),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        async with asyncio.timeout(60):
-            output, _ = await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, output.decode()
 
     def token(
         self, user: str = "user-1", sessions: Mapping[str, list[str]] | None = None, ttl_s: float = 3600.0
@@ -180,6 +190,7 @@ class Stack:
                 "-m",
                 "antiphon",
                 *args,
+                cwd=self.code,
                 env=self._environment(env),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=file,
