@@ -89,13 +89,13 @@ def _trace(commands: Parsers) -> None:
     parser.add_argument("id", metavar="ID", help="an inputId, a runId, or a trace id (32 hexadecimal digits)")
     parser.add_argument("--session", metavar="NAME", help="the session it is in (default: those of late are searched)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    _log_flags(parser)
+    log_flags(parser)
 
 
 async def _run_trace(args: argparse.Namespace) -> int:
     from antiphon.following import trace
 
-    return await trace(_log_access(args), args.id, args.session, as_json=args.json)
+    return await trace(log_access(args), args.id, args.session, as_json=args.json)
 
 
 # --- sessions as files -----------------------------------------------------------------------------------------------------
