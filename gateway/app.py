@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from pathlib import Path
 
 import structlog
@@ -13,6 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 
 from broker.errors import CloseCode
 from broker.interfaces import Health
+from gateway.draining import GOODBYE_S, RETRY_AFTER_MAX_MS, TICK_S, due
 from gateway.protocol import SUBPROTOCOL, log_status
 from gateway.websocket import ClientConnection, Services
 
@@ -39,9 +41,11 @@ class Gateway:
     def __init__(self, services: Services, health: Health) -> None:
         self._services = services
         self._health = health
-        self._connections: set[ClientConnection] = set()
+        self._connections: dict[ClientConnection, None] = {}
+        """In the order in which they came."""
         self._empty = asyncio.Event()
         self._empty.set()
+        self._leaving = False
         self._draining = False
         self._log_available = False
         health.on_change(self._on_log)
@@ -59,19 +63,25 @@ class Gateway:
         return len(self._connections)
 
     async def drain(self) -> None:
-        """Says so in `/readyz`, refuses new connections, and closes the open ones over `drain_s`, a few at a time.
+        """Says so in `/readyz`, and `drain_delay_s` later refuses new connections and closes the open ones, the oldest
+        first, at the pace of `drain_per_second`, or as fast as `drain_s` asks for.
 
-        Each client is told to reconnect after a random part of that time, so that they do not come all at once.
+        So the gateways that take them over get them at that pace, too. Nobody is away for long: each client is told to
+        come back at once, but for a little chance.
         """
+        settings, loop = self._services.settings, asyncio.get_running_loop()
+        self._leaving = True
+        # Until balancers have noticed they send clients here; to serve these is better than to refuse them.
+        await asyncio.sleep(settings.drain_delay_s)
         self._draining = True
-        over_s = self._services.settings.drain_s
-        connections = list(self._connections)
-        random.shuffle(connections)
-        for connection in connections:
-            connection.drain(retry_after_ms=int(random.uniform(0, over_s) * 1000))
-            await asyncio.sleep(over_s / 2 / len(connections))
+        end = loop.time() + settings.drain_s
+        leaving = deque(self._connections)
+        while leaving:
+            for _ in range(due(len(leaving), end - loop.time(), settings.drain_per_second)):
+                leaving.popleft().drain(_retry_after_ms())
+            await asyncio.sleep(TICK_S if leaving else 0)
         try:
-            async with asyncio.timeout(over_s / 2 + 1):
+            async with asyncio.timeout(GOODBYE_S):
                 await self._empty.wait()
         except TimeoutError:
             _log.warning("connections are left at the end of the drain", connections=len(self._connections))
@@ -103,13 +113,16 @@ class Gateway:
             await ws.close(code=CloseCode.UNSUPPORTED_PROTOCOL, message=b'{"code":"unsupported_protocol"}')
             return ws
         connection = ClientConnection(ws, request, self._services)
-        self._connections.add(connection)
+        self._connections[connection] = None
         self._empty.clear()
         self._services.metrics.connections.inc()
+        if self._draining:
+            # It came in the moment in which those that are here were told.
+            connection.drain(_retry_after_ms())
         try:
             await connection.serve(log_available=self._log_available)
         finally:
-            self._connections.discard(connection)
+            self._connections.pop(connection, None)
             if not self._connections:
                 self._empty.set()
             self._services.metrics.connections.dec()
@@ -119,7 +132,7 @@ class Gateway:
         return web.json_response({"status": "ok"})
 
     async def _readyz(self, _request: web.Request) -> web.Response:
-        problems = ["draining"] if self._draining else await self._health.problems()
+        problems = ["draining"] if self._leaving else await self._health.problems()
         status = "ready" if not problems else "not ready"
         return web.json_response({"status": status, "problems": problems}, status=503 if problems else 200)
 
@@ -129,6 +142,10 @@ class Gateway:
 
     async def _index(self, _request: web.Request) -> web.FileResponse:
         return web.FileResponse(_WEB / "index.html")
+
+
+def _retry_after_ms() -> int:
+    return random.randint(0, RETRY_AFTER_MAX_MS)
 
 
 async def _headers(_request: web.Request, response: web.StreamResponse) -> None:

@@ -48,4 +48,12 @@ class GatewaySettings:
         5.0, "seconds of silence in a session with work until its job is offered again", minimum=0.1
     )
     command_timeout_s: float = setting(8.0, "seconds until a command is answered `unavailable`", minimum=0.1)
-    drain_s: float = setting(10.0, "seconds over which connections are closed on SIGTERM", minimum=0)
+    drain_s: float = setting(10.0, "seconds within which connections are closed on SIGTERM", minimum=0)
+    drain_delay_s: float = setting(
+        0.0,
+        "seconds on SIGTERM until the first is closed: as long as a load balancer takes to see `/readyz`",
+        minimum=0,
+    )
+    drain_per_second: float = setting(
+        200.0, "connections closed each second on SIGTERM; more if they would not be closed within the time", minimum=1
+    )

@@ -128,6 +128,10 @@ class Wire:
         self._flush()
         return self._id
 
+    def answered(self, id_: int) -> Frame | None:
+        """The reply to a command that was sent, an error too; None if it has not come. Gives it once."""
+        return self._replies.pop(id_, None)
+
     async def subscribe(self, place: Place) -> Frame:
         """Subscribes where `place` is."""
         reply = await self.command("subscribe", **place.subscription())
