@@ -74,6 +74,8 @@ class LaneOwner:
         verdict = judge_job(self._state, self._job.lane)
         if isinstance(verdict, Settled):
             return await self._let_go("settled")
+        if not self._taking_runs:
+            return await self._give_back()
         try:
             can = ("inject",) if services.agent.accepts_steering else ()
             fence = await services.log.claim(

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import jwt
 
@@ -74,8 +74,11 @@ class Process:
 
     def claimed(self) -> set[str]:
         """The sessions whose lanes a worker says it has claimed."""
-        said = (json.loads(line) for line in self.output().splitlines() if line.startswith("{"))
-        return {line["session"] for line in said if line.get("event") == "lane claimed"}
+        return {line["session"] for line in self.logged() if line.get("event") == "lane claimed"}
+
+    def logged(self) -> list[dict[str, Any]]:
+        """What it has logged, in order."""
+        return [json.loads(line) for line in self.output().splitlines() if line.startswith("{")]
 
     def _signal(self, number: signal.Signals) -> None:
         if self.running:
