@@ -56,6 +56,10 @@ browser: .venv/.synced-browser ## The page in real Chromium, its fold in Node; n
 	node --test tests/browser/
 	.venv/bin/pytest tests/browser $(T)
 
+.PHONY: containers
+containers: .venv/.synced ## Images, compose.yaml, clusters in containers; installs Docker where it may (Debian, root)
+	tools/docker .venv/bin/python -m tests.containers $(T)
+
 .PHONY: bench
 bench: .venv/.synced ## Benchmarks; not a test, nothing fails for being slow
 	.venv/bin/antiphon bench latency publish
