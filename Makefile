@@ -64,6 +64,10 @@ monitoring: .venv/.synced-monitoring ## Alert rules and the dashboard, against m
 	"$$(tools/prometheus)/promtool" test rules deploy/prometheus/rules_test.yml
 	.venv/bin/pytest tests/monitoring $(T)
 
+.PHONY: containers
+containers: .venv/.synced ## Images, compose.yaml, clusters in containers; installs Docker where it may (Debian, root)
+	tools/docker .venv/bin/python -m tests.containers $(T)
+
 .PHONY: bench
 bench: .venv/.synced ## Benchmarks; not a test, nothing fails for being slow
 	.venv/bin/antiphon bench latency publish

@@ -158,6 +158,9 @@ def _topology(commands: Parsers) -> None:
         commands, "topology", "Make the streams in NATS, or compare them with what they must be.", _run_topology
     )
     parser.add_argument("action", choices=("apply", "check"), help="apply: make them so; check: only say what differs")
+    parser.add_argument(
+        "--wait-s", type=float, default=0.0, metavar="X", help="seconds to wait for NATS to be ready (default 0)"
+    )
     add_settings(parser, NatsSettings, title="NATS")
     add_settings(parser, LogSettings, title="log")
 
@@ -169,7 +172,8 @@ async def _run_topology(args: argparse.Namespace) -> int:
     broker = broker_settings(args)
     async with Connection(broker.nats, name="antiphon-topology") as connection:
         topology = Topology(connection, broker.log)
-        drift = await (topology.apply() if args.action == "apply" else topology.check())
+        act = topology.apply if args.action == "apply" else topology.check
+        drift = await processes.patiently(act, args.wait_s)
     for item in drift:
         print(f"changed: {item}" if args.action == "apply" else str(item))
     if args.action == "check" and drift:

@@ -117,6 +117,22 @@ async def wait_for_log(connection: Connection, log: JetStreamLog) -> None:
             return
 
 
+async def patiently(act: Callable[[], Coroutine[Any, Any, T]], wait_s: float) -> T:
+    """What `act` returns, tried again for `wait_s` while NATS is away or not ready. Raises what it raised last.
+
+    A cluster that has just started may have a leader and yet no place for a stream with copies.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + wait_s
+    while True:
+        try:
+            return await act()
+        except LogError:
+            if loop.time() >= end:
+                raise
+            await asyncio.sleep(_PREPARE_WAIT_S)
+
+
 def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Runs a coroutine function to its end on uvloop, where there is one."""
     if sys.platform == "win32":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ from broker.errors import TopologyError, Unavailable
 from broker.jetstream.connection import Connection
 from broker.jetstream.log import JetStreamLog
 from broker.jetstream.topology import Topology, stored_partitions, wanted_consumers, wanted_streams
+from tests.support.dev import run
 from tests.support.nats import NatsCluster, NatsNode
 
 SETTINGS = LogSettings(partitions=3, pools="default,other", lease_s=4.0, delta_ttl_s=600)
@@ -144,6 +146,24 @@ async def test_nats_away_is_unavailable(nats_server: NatsNode) -> None:
             await Topology(connection, SETTINGS).apply()
         with pytest.raises(Unavailable):
             await Topology(connection, SETTINGS).check()
+
+
+async def test_apply_waits_for_nats_if_it_is_told_to(nats_server: NatsNode) -> None:
+    await nats_server.kill()
+    apply = ("topology", "apply", "--nats-url", nats_server.url)
+    assert "NATS is away" in (await run(*apply, connect_timeout_s="0.2")).complaint
+    tried = asyncio.Event()
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tried.set()
+        writer.transport.abort()
+
+    async with asyncio.TaskGroup() as tasks:
+        async with await asyncio.start_server(refuse, nats_server.options.host, nats_server.options.port):
+            waiting = tasks.create_task(run(*apply, "--wait-s", "15", connect_timeout_s="0.2"))
+            await tried.wait()
+        await nats_server.start()
+    assert waiting.result().code == 0, waiting.result()
 
 
 async def _change_stream(connection: Connection, name: str, changes: dict[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""NATS servers for tests: real processes on loopback, which a test may kill, pause and restart.
+"""NATS servers for tests: real processes on loopback (or containers), which a test may kill, pause and restart.
 
 The helpers do not need pytest; the fixtures at the end are loaded for all tests by `[tool.pytest.ini_options]`.
 """
@@ -23,6 +23,7 @@ import pytest
 from nats.aio.client import Client
 
 from broker.jetstream.server import ClusterOptions, EmbeddedServer, PortInUse, ServerOptions
+from tests.support.containers import ContainerServer, in_containers
 
 _CLUSTER_SIZE = 3
 _READY_TIMEOUT_S = 30.0
@@ -57,18 +58,37 @@ def _own_range() -> range:
     return _PORTS[worker * size : (worker + 1) * size]
 
 
+class ProcessServer(EmbeddedServer):
+    """A child process, which a test may hurt."""
+
+    async def kill(self) -> None:
+        """Kill -9; returns when it is gone."""
+        if not self.exited.is_set():
+            os.kill(self.pid, signal.SIGKILL)
+            await self.exited.wait()
+
+    def pause(self) -> None:
+        """Returns when all threads stand."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def resume(self) -> None:
+        if not self.exited.is_set():
+            os.kill(self.pid, signal.SIGCONT)
+
+
 class NatsNode:
     """One server at a fixed address. `async with NatsNode(options)`, where `options` name all ports."""
 
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
         self._stack = contextlib.AsyncExitStack()
-        self._server: EmbeddedServer | None = None
+        self._server: ProcessServer | ContainerServer | None = None
         self._paused = False
 
     @property
-    def server(self) -> EmbeddedServer:
-        """The process that runs now."""
+    def server(self) -> ProcessServer | ContainerServer:
+        """The process that runs now, or the container."""
         assert self._server is not None, "the node is down"
         return self._server
 
@@ -82,6 +102,7 @@ class NatsNode:
 
     @property
     def pid(self) -> int:
+        assert isinstance(self.server, ProcessServer), "a container has no process of ours"
         return self.server.pid
 
     @property
@@ -100,13 +121,12 @@ class NatsNode:
     async def start(self) -> None:
         """Start on the same ports and data. Alone it is ready then; in a cluster see `NatsCluster`."""
         assert self._server is None, "the node runs"
-        self._server = await self._stack.enter_async_context(EmbeddedServer(self.options))
+        server = ContainerServer(self.options) if in_containers() else ProcessServer(self.options)
+        self._server = await self._stack.enter_async_context(server)
 
     async def kill(self) -> None:
         """Crash it (kill -9). Returns when the process is gone."""
-        if not self.server.exited.is_set():
-            os.kill(self.pid, signal.SIGKILL)
-            await self.server.exited.wait()
+        await self.server.kill()
         await self.stop()
 
     async def stop(self) -> None:
@@ -123,14 +143,13 @@ class NatsNode:
 
     def pause(self) -> None:
         """SIGSTOP: the process holds still, its sockets stay open, nobody is told. Returns when all threads stand."""
-        os.kill(self.pid, signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+        self.server.pause()
         self._paused = True
 
     def resume(self) -> None:
         """SIGCONT, if it was paused."""
-        if self._paused and not self.server.exited.is_set():
-            os.kill(self.pid, signal.SIGCONT)
+        if self._paused:
+            self.server.resume()
         self._paused = False
 
     async def wait_healthy(self, timeout_s: float = _READY_TIMEOUT_S) -> None:

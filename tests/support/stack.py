@@ -11,7 +11,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from broker.events import Entry
 from broker.jetstream.connection import Connection
 from broker.jetstream.log import JetStreamLog
 from broker.subjects import place_of
+from tests.support.containers import command, in_containers, signal_container
 from tests.support.nats import cluster, single_server
 from tests.support.rawclient import WAIT_S, http_get
 
@@ -40,6 +41,8 @@ class Process:
     url: str
     log: Path
     process: asyncio.subprocess.Process
+    container: str = ""
+    """The name of the container that it is, if it is one; `process` then is who started it, and ends with it."""
 
     @property
     def pid(self) -> int:
@@ -81,7 +84,9 @@ class Process:
         return [json.loads(line) for line in self.output().splitlines() if line.startswith("{")]
 
     def _signal(self, number: signal.Signals) -> None:
-        if self.running:
+        if self.running and self.container:
+            signal_container(self.container, number.name.removeprefix("SIG"))
+        elif self.running:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
 
@@ -163,10 +168,7 @@ class Stack:
     async def begin(self, *args: str, **env: str) -> asyncio.subprocess.Process:
         """Starts an `antiphon` command."""
         return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "antiphon",
-            *args,
+            *self._command(f"antiphon-{secrets.token_hex(6)}", args, env),
             cwd=self.code,
             env=self._environment(env),
             stdin=asyncio.subprocess.DEVNULL,
@@ -184,24 +186,32 @@ class Stack:
     async def _start(self, name: str, *args: str, **env: str) -> Process:
         self._started += 1
         log = self.directory / f"{name}-{self._started}.log"
+        container = f"antiphon-{secrets.token_hex(6)}"
         with log.open("wb") as file:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "antiphon",
-                *args,
+                *self._command(container, args, env),
                 cwd=self.code,
                 env=self._environment(env),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=file,
                 stderr=asyncio.subprocess.STDOUT,
             )
-        started = Process(name, "", log, process)
+        started = Process(name, "", log, process, container if in_containers() else "")
         self.processes.append(started)
         started.url = await _ready(started)
         return started
 
+    def _command(self, name: str, args: Sequence[str], env: Mapping[str, str]) -> list[str]:
+        if in_containers():
+            # A worker's image has a port for its health, of which this machine has only one.
+            settings = {"ANTIPHON_WORKER_PORT": "0", **self._settings(env)}
+            return command(name, args, settings, self.directory / "secret")
+        return [sys.executable, "-m", "antiphon", *args]
+
     def _environment(self, extra: Mapping[str, str]) -> dict[str, str]:
+        return dict(os.environ) | self._settings(extra)
+
+    def _settings(self, extra: Mapping[str, str]) -> dict[str, str]:
         own = {
             "NATS_URL": self.nats_url,
             "REPLICAS": str(self.replicas),
@@ -214,7 +224,7 @@ class Stack:
             **self.env,
             **{name.upper(): value for name, value in extra.items()},
         }
-        return dict(os.environ) | {f"ANTIPHON_{name}": value for name, value in own.items()}
+        return {f"ANTIPHON_{name}": value for name, value in own.items()}
 
 
 async def _ready(process: Process) -> str:
