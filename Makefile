@@ -56,6 +56,14 @@ browser: .venv/.synced-browser ## The page in real Chromium, its fold in Node; n
 	node --test tests/browser/
 	.venv/bin/pytest tests/browser $(T)
 
+.PHONY: chart
+chart: .venv/.synced-chart .chart/.ready ## The Helm chart: rendered, against Kubernetes' schemas, and what it says; T="-k name" chooses
+	.venv/bin/pytest tests/chart $(T)
+
+.PHONY: manifests
+manifests: .venv/.synced-chart .chart/.ready ## What is made of something else in deploy/
+	.venv/bin/python -m tools.manifests
+
 .PHONY: bench
 bench: .venv/.synced ## Benchmarks; not a test, nothing fails for being slow
 	.venv/bin/antiphon bench latency publish
@@ -74,7 +82,7 @@ env: .venv/.synced ## Make or update .venv
 
 .PHONY: clean
 clean: ## Remove .venv and all caches
-	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
+	rm -rf .venv .uv .chart .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
 
 .venv/.synced: $(LOCKED) .uv/.ready-$(UV_VERSION)
 	tools/venv "$(PYTHON)"
@@ -83,6 +91,14 @@ clean: ## Remove .venv and all caches
 
 .venv/.synced-browser: .venv/.synced
 	$(SYNC) --extra embedded --group dev --group browser
+	@touch $@
+
+.venv/.synced-chart: .venv/.synced
+	$(SYNC) --extra embedded --group dev --group chart
+	@touch $@
+
+.chart/.ready: tools/chart_tools .uv/.ready-$(UV_VERSION)
+	tools/chart_tools
 	@touch $@
 
 .venv/.synced-demo: .venv/.synced
