@@ -17,12 +17,12 @@ from typing import Any, Self
 import nats.errors
 import orjson
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from broker.config import NatsSettings
 from broker.errors import LogFull, TopologyError, Unavailable
+from broker.jetstream.tls import StrictClient, tls_context
 
 _log = structlog.get_logger("antiphon.nats")
 
@@ -57,12 +57,15 @@ class Connection:
 
     It may be entered while NATS is away: operations raise Unavailable until it is there. `on_disturbed` callbacks
     are called after a reconnect (with None) and when messages may have been lost on one subscription (with it).
+
+    Making one raises ConfigError if a certificate cannot be used.
     """
 
     def __init__(self, settings: NatsSettings, *, name: str) -> None:
         self._settings = settings
         self._name = name
-        self._nc = Client()
+        self._tls = tls_context(settings)
+        self._nc = StrictClient()
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._queues: dict[str, asyncio.Queue[Msg]] = {}
         self._token = 0
@@ -275,6 +278,8 @@ class Connection:
         }
         if s.nats_credentials:
             options["user_credentials"] = s.nats_credentials
+        if self._tls is not None:
+            options["tls"] = self._tls
         return options
 
     async def _on_answer(self, msg: Msg) -> None:
