@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, get_type_hints
 
 from agent_worker.config import WorkerSettings
 from antiphon.settings_table import SECTIONS
@@ -37,6 +38,7 @@ OWNED = frozenset(
     )
 )
 """Set by the chart from values of its own."""
+_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 _HEAD = f"""\
 # Antiphon for Kubernetes, without Helm. Made by `make manifests` from the chart and {PLAIN_VALUES.name} beside; do not edit.
 # What has to be there before, and what to change: docs/DEPLOYMENT.md.
@@ -44,11 +46,19 @@ _HEAD = f"""\
 _HELMS = re.compile(r"^ +(?:helm\.sh/chart|app\.kubernetes\.io/managed-by): .*\n|^# Source: .*\n", re.MULTILINE)
 
 
-def settings_of(*others: type) -> list[str]:
-    """The variables of all settings classes but `others`, less those that the chart sets itself."""
-    classes = [cls for _, cls in SECTIONS if cls not in others]
-    names = {f"ANTIPHON_{field.name.upper()}" for cls in classes for field in dataclasses.fields(cls)}
-    return sorted({*names, "ANTIPHON_LOG_LEVEL"} - OWNED)
+def settings_of(*others: type) -> dict[str, Any]:
+    """Schemas of the settings of all classes but `others`, by variable, less those that the chart sets itself."""
+    found = {"ANTIPHON_LOG_LEVEL": {"enum": ["debug", "info", "warning", "error"]}}
+    for cls in (cls for _, cls in SECTIONS if cls not in others):
+        hints = get_type_hints(cls)
+        for field in dataclasses.fields(cls):
+            bounds = (("minimum", field.metadata["min"]), ("maximum", field.metadata["max"]))
+            found[f"ANTIPHON_{field.name.upper()}"] = {
+                "description": field.metadata["meaning"],
+                "type": _TYPES[hints[field.name]],
+                **{word: bound for word, bound in bounds if bound is not None},
+            }
+    return {name: found[name] for name in sorted(found.keys() - OWNED)}
 
 
 def schema() -> str:
@@ -60,7 +70,7 @@ def schema() -> str:
         ("workerSettings", (GatewaySettings,)),
         ("topologySettings", (GatewaySettings, WorkerSettings)),
     ):
-        document["definitions"][name]["propertyNames"]["enum"] = settings_of(*others)
+        document["definitions"][name]["properties"] = settings_of(*others)
     return json.dumps(document, indent=2) + "\n"
 
 

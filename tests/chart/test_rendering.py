@@ -46,7 +46,11 @@ def test_plain_manifests_are_what_their_schemas_say(version: str) -> None:
 def test_what_is_made_is_fresh() -> None:
     done = subprocess.run(
         [ROOT / ".venv/bin/python", "-m", "tools.manifests", "--check"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
