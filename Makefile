@@ -60,6 +60,10 @@ browser: .venv/.synced-browser ## The page in real Chromium, its fold in Node; n
 chart: .venv/.synced-chart .chart/.ready ## The Helm chart: rendered, against Kubernetes' schemas, and what it says; T="-k name" chooses
 	.venv/bin/pytest tests/chart $(T)
 
+.PHONY: cluster
+cluster: .chart/.ready ## The chart, shown to the API server that KUBECONFIG names; needs kubectl; NAMESPACE=default
+	tools/chart_server $(NAMESPACE)
+
 .PHONY: manifests
 manifests: .venv/.synced-chart .chart/.ready ## What is made of something else in deploy/
 	.venv/bin/python -m tools.manifests

@@ -17,6 +17,7 @@ ENOUGH = ('connection={"url":"nats://nats:4222"}', 'auth={"jwtSecret":{"name":"s
     [
         (["gateway.replica=3"], "at '/gateway': additional properties 'replica' not allowed"),
         (["gatway={}"], "additional properties 'gatway' not allowed"),
+        (["gateway.settings.ANTIPHON_PING_INTERVAL_S=0"], "ANTIPHON_PING_INTERVAL_S': minimum: got 0, want 1"),
         (['gateway.replicas="3"'], "at '/gateway/replicas': got string, want integer"),
         (["log.replicas=2"], "at '/log/replicas': value must be one of 1, 3, 5"),
         (["log.partitions=0"], "at '/log/partitions': minimum: got 0, want 1"),
@@ -92,7 +93,7 @@ def test_nothing_that_may_be_set_is_without_a_description_in_the_values() -> Non
         if not isinstance(properties, dict) or not isinstance(value, dict):
             return
         known = {name for name in properties if (where, name) not in {("", "global"), ("/workerDefaults", "name")}}
-        if where.rpartition("/")[2] not in ("startup", "liveness", "readiness"):
+        if where.rpartition("/")[2] not in ("startup", "liveness", "readiness", "settings"):
             assert set(value) == known, where
         for name, below in value.items():
             compare(properties[name], below, f"{where}/{name}")
