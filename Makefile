@@ -56,6 +56,10 @@ browser: .venv/.synced-browser ## The page in real Chromium, its fold in Node; n
 	node --test tests/browser/
 	.venv/bin/pytest tests/browser $(T)
 
+.PHONY: bench
+bench: .venv/.synced ## Benchmarks; not a test, nothing fails for being slow
+	.venv/bin/antiphon bench latency publish
+
 .PHONY: chart
 chart: .venv/.synced-chart .chart/.ready ## The Helm chart: rendered, against Kubernetes' schemas, and what it says; T="-k name" chooses
 	.venv/bin/pytest tests/chart $(T)
@@ -67,10 +71,6 @@ cluster: .chart/.ready ## The chart, shown to the API server that KUBECONFIG nam
 .PHONY: manifests
 manifests: .venv/.synced-chart .chart/.ready ## What is made of something else in deploy/
 	.venv/bin/python -m tools.manifests
-
-.PHONY: bench
-bench: .venv/.synced ## Benchmarks; not a test, nothing fails for being slow
-	.venv/bin/antiphon bench latency publish
 
 .PHONY: ci
 ci: ## All that must hold before a change is accepted
@@ -97,17 +97,17 @@ clean: ## Remove .venv and all caches
 	$(SYNC) --extra embedded --group dev --group browser
 	@touch $@
 
+.venv/.synced-demo: .venv/.synced
+	$(SYNC) --extra embedded --extra local --group dev
+	tools/openmp
+	@touch $@
+
 .venv/.synced-chart: .venv/.synced
 	$(SYNC) --extra embedded --group dev --group chart
 	@touch $@
 
 .chart/.ready: tools/chart_tools .uv/.ready-$(UV_VERSION)
 	tools/chart_tools
-	@touch $@
-
-.venv/.synced-demo: .venv/.synced
-	$(SYNC) --extra embedded --extra local --group dev
-	tools/openmp
 	@touch $@
 
 .uv/.ready-$(UV_VERSION):

@@ -64,7 +64,6 @@ class Connection:
     def __init__(self, settings: NatsSettings, *, name: str) -> None:
         self._settings = settings
         self._name = name
-        self._tls = tls_context(settings)
         self._nc = StrictClient()
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._queues: dict[str, asyncio.Queue[Msg]] = {}
@@ -75,6 +74,7 @@ class Connection:
         self._ready = asyncio.Event()
         self._listeners: set[Callable[[Subscription | None], None]] = set()
         self._watchers: list[Callable[[bool], None]] = []
+        self._tls = tls_context(settings)
         self.last_error: str = "not connected yet"
 
     async def __aenter__(self) -> Self:
