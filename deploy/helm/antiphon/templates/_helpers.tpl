@@ -33,6 +33,18 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end -}}
 
+{{/* Labels of Pods. Nothing of versions: a chart that is new in nothing else must not move clients. */}}
+{{- define "antiphon.podLabels" -}}
+{{ include "antiphon.selector" . }}
+app.kubernetes.io/part-of: antiphon
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- with .c.podLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{/* The metadata of an object: `root`, `component`, `name`; perhaps `worker`, `labels`, `annotations`. */}}
 {{- define "antiphon.metadata" -}}
 name: {{ .name }}

@@ -1,5 +1,5 @@
 {{/*
-What all Pods have in common: how they reach NATS, the shape of the log, and how they are confined.
+What all Pods have in common: how they reach NATS, and how they are confined.
 
 `root`; `c`: the values of the component; `component`; `name` of its ServiceAccount.
 */}}
@@ -15,7 +15,6 @@ What all Pods have in common: how they reach NATS, the shape of the log, and how
 
 {{- define "antiphon.sharedEnv" -}}
 {{- $connection := .root.Values.connection -}}
-{{- $log := .root.Values.log -}}
 - name: ANTIPHON_NATS_URL
   {{- if $connection.urlSecret.name }}
   valueFrom:
@@ -38,16 +37,6 @@ What all Pods have in common: how they reach NATS, the shape of the log, and how
 - name: ANTIPHON_NATS_KEY_FILE
   value: /etc/antiphon/nats-client/tls.key
 {{- end }}
-- name: ANTIPHON_PARTITIONS
-  value: {{ include "antiphon.text" $log.partitions | quote }}
-- name: ANTIPHON_REPLICAS
-  value: {{ include "antiphon.text" $log.replicas | quote }}
-- name: ANTIPHON_DELTA_TTL_S
-  value: {{ include "antiphon.text" $log.deltaTtlSeconds | quote }}
-- name: ANTIPHON_LEASE_S
-  value: {{ include "antiphon.text" $log.leaseSeconds | quote }}
-- name: ANTIPHON_POOLS
-  value: {{ include "antiphon.pools" .root | quote }}
 {{- range $name, $value := merge (dict) .c.settings .root.Values.settings }}
 - name: {{ $name }}
   value: {{ include "antiphon.text" $value | quote }}
