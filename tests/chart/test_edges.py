@@ -110,6 +110,15 @@ def test_aws_looks_at_readiness_and_waits_for_the_drain() -> None:
     assert told["alb.ingress.kubernetes.io/scheme"] == "internet-facing"
 
 
+def test_balancers_of_clouds_wait_for_an_hour_at_most() -> None:
+    long = 'gateway.drain={"preStopSeconds":5,"delaySeconds":5,"seconds":7200,"perSecond":1}'
+    told = case("alb", long).one("Ingress")["metadata"]["annotations"][
+        "alb.ingress.kubernetes.io/target-group-attributes"
+    ]
+    assert told.endswith("deregistration_delay.timeout_seconds=3600")
+    assert case("gke", long).one("BackendConfig")["spec"]["connectionDraining"] == {"drainingTimeoutSec": 3600}
+
+
 def test_ones_own_annotations_go_before_ours() -> None:
     mine = 'ingress.annotations={"nginx.ingress.kubernetes.io/proxy-read-timeout":"90"}'
     told = with_controller("nginx", mine)["metadata"]["annotations"]

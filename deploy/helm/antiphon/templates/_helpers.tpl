@@ -125,6 +125,13 @@ automountServiceAccountToken: false
 {{- $ports | uniq | join "," -}}
 {{- end -}}
 
+{{/* How long a cloud's balancer waits for a gateway that leaves. None of them waits for more than an hour. */}}
+{{- define "antiphon.balancerDrain" -}}
+{{- with .Values.gateway.drain -}}
+{{- min 3600 (add .preStopSeconds .delaySeconds .seconds) -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The value of an environment variable. Numbers of YAML are floats, and large ones would be written as 1e+06. */}}
 {{- define "antiphon.text" -}}
 {{- if kindIs "float64" . -}}
