@@ -62,7 +62,7 @@ bench: .venv/.synced ## Benchmarks; not a test, nothing fails for being slow
 
 .PHONY: chart
 chart: .venv/.synced-chart .chart/.ready ## The Helm chart: rendered, against Kubernetes' schemas, and what it says; T="-k name" chooses
-	.venv/bin/pytest tests/chart $(T)
+	.venv/bin/pytest -n 3 --dist loadfile tests/chart $(T)
 
 .PHONY: cluster
 cluster: .chart/.ready ## The chart, shown to the API server that KUBECONFIG names; needs kubectl; NAMESPACE=default

@@ -13,8 +13,8 @@ import yaml
 
 from tests.chart.rendering import ROOT, Object
 
-KUBERNETES = ("1.32", "1.36", "1.37")
-"""The oldest that clouds still run, and the two newest."""
+KUBERNETES = ("1.30", "1.36", "1.37")
+"""The oldest that the chart takes, and the two newest."""
 CRDS = (ROOT / ".chart/crds", Path(__file__).parent / "crds")
 WITHOUT_SCHEMA = frozenset({"networking.gke.io/v1/GCPBackendPolicy", "networking.gke.io/v1/HealthCheckPolicy"})
 """Google publishes these with its clusters alone; what they say is in test_edges.py."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,6 @@ def ingress_paths(ingress: Object) -> list[tuple[str, str]]:
 
 
 def routes_of_the_gateway() -> set[str]:
-    import re
-
     return set(re.findall(r"router\.add_\w+\(\"([^\"]+)\"", (ROOT / "gateway/app.py").read_text(encoding="utf-8")))
 
 

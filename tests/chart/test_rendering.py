@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.chart.rendering import CASES, CHART, HELM, ROOT, case, render
 from tests.chart.schemas import KUBERNETES, WITHOUT_SCHEMA, Wrong, check, definitions
@@ -34,8 +36,6 @@ def test_objects_are_what_their_schemas_say(path: Path, version: str) -> None:
 
 @versions
 def test_plain_manifests_are_what_their_schemas_say(version: str) -> None:
-    import yaml
-
     objects = list(yaml.safe_load_all((ROOT / "deploy/kubernetes/antiphon.yaml").read_text(encoding="utf-8")))
     assert {"Deployment", "Service", "Job", "NetworkPolicy"} <= {found["kind"] for found in objects}
     for found in objects:
@@ -87,8 +87,6 @@ def test_cases_cover_what_the_chart_can_make() -> None:
     ],
 )
 def test_what_is_wrong_is_found(name: str, kind: str, at: tuple[str, ...], value: object) -> None:
-    import copy
-
     found = copy.deepcopy(case(name).of(kind)[0])
     check(found, KUBERNETES[-1])
     place = found
@@ -97,6 +95,11 @@ def test_what_is_wrong_is_found(name: str, kind: str, at: tuple[str, ...], value
     place[at[-1]] = value
     with pytest.raises(Wrong):
         check(found, KUBERNETES[-1])
+
+
+def test_the_oldest_is_the_one_that_the_chart_asks_for() -> None:
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    assert about["kubeVersion"] == f">={KUBERNETES[0]}.0-0"
 
 
 def test_only_what_has_no_schema_goes_unchecked() -> None:

@@ -6,7 +6,9 @@ import json
 import subprocess
 
 import pytest
+import yaml
 
+from antiphon import settings_table
 from tests.chart.rendering import CHART, HELM, Refused, case, render
 
 ENOUGH = ('connection={"url":"nats://nats:4222"}', 'auth={"jwtSecret":{"name":"s"}}')
@@ -76,8 +78,6 @@ def test_wrong_values_are_refused(sets: list[str], told: str) -> None:
 
 def test_nothing_that_may_be_set_is_without_a_description_in_the_values() -> None:
     """values.yaml has every value that the schema allows, and no other."""
-    import yaml
-
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 
@@ -131,8 +131,6 @@ def test_the_notes_have_nothing_against_a_good_installation() -> None:
 
 
 def test_commands_in_the_notes_are_ours() -> None:
-    from antiphon import settings_table
-
     told = notes("--values", str(CHART / "ci/minimal.yaml"))
     [line] = [line.split() for line in told.splitlines() if line.split()[:1] == ["antiphon"]]
     assert {word for word in line if word.startswith("--")} <= settings_table.flags_of(line[1])
