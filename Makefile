@@ -72,6 +72,18 @@ containers: .venv/.synced ## Images, compose.yaml, clusters in containers; insta
 bench: .venv/.synced ## Benchmarks; not a test, nothing fails for being slow
 	.venv/bin/antiphon bench latency publish
 
+.PHONY: chart
+chart: .venv/.synced-chart .chart/.ready ## The Helm chart: rendered, against Kubernetes' schemas, and what it says; T="-k name" chooses
+	.venv/bin/pytest -n 3 --dist loadfile tests/chart $(T)
+
+.PHONY: cluster
+cluster: .chart/.ready ## The chart, shown to the API server that KUBECONFIG names; needs kubectl; NAMESPACE=default
+	tools/chart_server $(NAMESPACE)
+
+.PHONY: manifests
+manifests: .venv/.synced-chart .chart/.ready ## What is made of something else in deploy/
+	.venv/bin/python -m tools.manifests
+
 .PHONY: ci
 ci: ## All that must hold before a change is accepted
 	.ci/run
@@ -86,7 +98,7 @@ env: .venv/.synced ## Make or update .venv
 
 .PHONY: clean
 clean: ## Remove .venv and all caches
-	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
+	rm -rf .venv .uv .chart .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
 
 .venv/.synced: $(LOCKED) .uv/.ready-$(UV_VERSION)
 	tools/venv "$(PYTHON)"
@@ -104,6 +116,14 @@ clean: ## Remove .venv and all caches
 .venv/.synced-demo: .venv/.synced
 	$(SYNC) --extra embedded --extra otel --extra local --group dev
 	tools/openmp
+	@touch $@
+
+.venv/.synced-chart: .venv/.synced
+	$(SYNC) --extra embedded --group dev --group chart
+	@touch $@
+
+.chart/.ready: tools/chart_tools .uv/.ready-$(UV_VERSION)
+	tools/chart_tools
 	@touch $@
 
 .uv/.ready-$(UV_VERSION):

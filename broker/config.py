@@ -31,6 +31,9 @@ class NatsSettings:
 
     nats_url: str = setting("nats://127.0.0.1:4222", "NATS servers, separated by commas")
     nats_credentials: str = setting("", "path of a NATS credentials file; empty: none")
+    nats_ca_file: str = setting("", "PEM file of the authorities that may sign NATS's certificate; empty: the system's")
+    nats_cert_file: str = setting("", "PEM file of a certificate for NATS to know this process by; empty: none")
+    nats_key_file: str = setting("", "PEM file of its key; empty: in the same file")
     connect_timeout_s: float = setting(2.0, "seconds for one connection attempt", minimum=0.1)
     reconnect_wait_s: float = setting(0.25, "seconds between connection attempts", minimum=0.01)
     ping_interval_s: float = setting(

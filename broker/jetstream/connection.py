@@ -17,13 +17,13 @@ from typing import Any, Self
 import nats.errors
 import orjson
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from prometheus_client import CollectorRegistry
 
 from broker.config import NatsSettings
 from broker.errors import LogFull, TopologyError, Unavailable
+from broker.jetstream.tls import StrictClient, tls_context
 from broker.metrics import LogMetrics
 
 _log = structlog.get_logger("antiphon.nats")
@@ -59,13 +59,15 @@ class Connection:
 
     It may be entered while NATS is away: operations raise Unavailable until it is there. `on_disturbed` callbacks
     are called after a reconnect (with None) and when messages may have been lost on one subscription (with it).
+
+    Making one raises ConfigError if a certificate cannot be used.
     """
 
     def __init__(self, settings: NatsSettings, *, name: str, metrics: LogMetrics | None = None) -> None:
         self._settings = settings
         self._name = name
         self.metrics = metrics or LogMetrics(CollectorRegistry())
-        self._nc = Client()
+        self._nc = StrictClient()
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._queues: dict[str, asyncio.Queue[Msg]] = {}
         self._token = 0
@@ -75,6 +77,7 @@ class Connection:
         self._ready = asyncio.Event()
         self._listeners: set[Callable[[Subscription | None], None]] = set()
         self._watchers: list[Callable[[bool], None]] = []
+        self._tls = tls_context(settings)
         self.last_error: str = "not connected yet"
 
     async def __aenter__(self) -> Self:
@@ -283,6 +286,8 @@ class Connection:
         }
         if s.nats_credentials:
             options["user_credentials"] = s.nats_credentials
+        if self._tls is not None:
+            options["tls"] = self._tls
         return options
 
     async def _on_answer(self, msg: Msg) -> None:
