@@ -12,7 +12,12 @@ export default defineConfig({
       },
       {
         extends: true,
-        test: { name: 'react19', environment: 'jsdom', include: ['tests/react/**/*.test.tsx'] },
+        test: {
+          name: 'react19',
+          environment: 'jsdom',
+          include: ['tests/react/**/*.test.tsx'],
+          provide: { react: '19' },
+        },
       },
       {
         extends: true,
@@ -24,7 +29,12 @@ export default defineConfig({
             { find: /^react-dom\/(client|server)$/, replacement: react18('react-dom/$1.js') },
           ],
         },
-        test: { name: 'react18', environment: 'jsdom', include: ['tests/react/**/*.test.tsx'] },
+        test: {
+          name: 'react18',
+          environment: 'jsdom',
+          include: ['tests/react/**/*.test.tsx'],
+          provide: { react: '18' },
+        },
       },
       {
         extends: true,

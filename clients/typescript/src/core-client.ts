@@ -161,6 +161,11 @@ export abstract class CoreClientOf<S extends CoreSession, O extends object> {
     return session;
   }
 
+  /** Whether that session is open, here. */
+  has(name: string): boolean {
+    return this.#sessions.has(name);
+  }
+
   /** The sessions that this user created or wrote to, the newest activity first; asked for a page at a time. */
   async *sessions({ pageSize, signal }: { pageSize?: number } & Abortable = {}): AsyncGenerator<SessionInfo> {
     for (let after: string | null | undefined; after !== null; ) {

@@ -88,6 +88,11 @@ export class CoreSession extends Steering {
 
   // ---- reading
 
+  /** Whether it has not been closed, here. */
+  get isOpen(): boolean {
+    return !this.isClosed;
+  }
+
   /** Who is there, as the gateway said last. */
   get presence(): Presence | null {
     return this.#presence;

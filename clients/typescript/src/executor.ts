@@ -72,8 +72,12 @@ export class Executor {
 
   /** These calls are open, after an entry of the time `ts` (ms since 1970; 0: not known). */
   look(calls: readonly Call[], ts: number): void {
-    const ours = calls.filter((call) => call.executor === 'client' && this.tools().has(call.name));
-    this.#open = new Map(ours.map((call) => [`${call.runId} ${call.toolCallId}`, call]));
+    this.#open = new Map();
+    for (const call of calls) {
+      const key = `${call.runId} ${call.toolCallId}`;
+      const isOurs = this.tools().has(call.name) || this.#jobs.has(key);
+      if (isOurs && call.executor === 'client') this.#open.set(key, call);
+    }
     this.#ts = Math.max(ts, this.#ts);
     for (const [key, { claim }] of this.#open) {
       if (!claim) continue;

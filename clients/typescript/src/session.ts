@@ -25,6 +25,7 @@ export interface SessionOptions extends ReadingOptions {
  */
 export class Session extends CoreSession {
   readonly #following: Following;
+  readonly #toolSets = new Set<readonly Tool[]>();
   #tools: ReadonlyMap<string, Tool> = new Map();
   #executor: Executor | null = null;
   #loading: Promise<boolean> | null = null;
@@ -33,7 +34,9 @@ export class Session extends CoreSession {
     super(host, name, options);
     const after = options.cursor === undefined ? null : readCursor(options.cursor);
     this.#following = new Following(after, host.settings.transcriptMessages);
-    if (tools?.length) this.setTools(tools);
+    if (!tools?.length) return;
+    this.addTools(tools);
+    this.follow();
   }
 
   // ---- reading
@@ -72,18 +75,32 @@ export class Session extends CoreSession {
   }
 
   /**
-   * Executes these tools when agents call them, and no others. The first ones make the session be read until it is
-   * closed; what they are declared as counts from the next subscription on.
+   * Executes these tools when agents call them, for as long as they are not removed by what is returned; until then the
+   * session is held. Of two with the same name, the one that was added later is executed.
    */
-  setTools(tools: readonly Tool[]): void {
-    const { tools: _, ...how } = this.sub.declared;
-    this.sub.declared = tools.length ? { ...how, tools: declared(tools) } : how;
-    this.#tools = new Map(tools.map((tool) => [tool.name, tool]));
-    if (!tools.length || this.#executor) return;
+  addTools(tools: readonly Tool[]): () => void {
+    this.#toolSets.add(tools);
+    this.#declare();
     const ask = (op: string, fields: JsonObject) => this.host.call({ op, session: this.name, ...fields });
-    this.#executor = new Executor(() => this.#tools, this.host.settings, ask);
+    this.#executor ??= new Executor(() => this.#tools, this.host.settings, ask);
     this.#look(0);
-    this.follow();
+    const letGo = this.hold();
+    return () => {
+      if (!this.#toolSets.delete(tools) || this.isClosed) return;
+      this.#declare();
+      letGo();
+    };
+  }
+
+  /** What a subscription declares, it declares once: the place is read again. */
+  #declare(): void {
+    const all = new Map([...this.#toolSets].flat().map((tool) => [tool.name, tool]));
+    const { tools: before, ...how } = this.sub.declared;
+    const now = all.size ? declared([...all.values()]) : undefined;
+    this.#tools = all;
+    if (JSON.stringify(now) === JSON.stringify(before)) return;
+    this.sub.declared = now ? { ...how, tools: now } : how;
+    this.host.rewind(this.sub, this.sub.after);
   }
 
   // ---- sending

@@ -1,7 +1,7 @@
 /** The shared conversations of a client with a gateway: tests/conformance/cases/connection, whose README says what steps mean. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import { AntiphonClient, AntiphonError, type SessionEvent } from '../../src/index.js';
+import { AntiphonClient, type AntiphonError, type SessionEvent } from '../../src/index.js';
 import type { JsonObject } from '../../src/json.js';
 import { type Frame, Network, type Peer } from '../support/network.js';
 

@@ -1,6 +1,7 @@
 /** A network without a network: sockets whose other end a test plays. It says what the test says, mistakes too. */
-import type { JsonObject } from '../../src/json.js';
+
 import type { WebSocketConstructor, WebSocketLike } from '../../src/core-client.js';
+import type { JsonObject } from '../../src/json.js';
 
 export type Frame = Record<string, unknown>;
 
@@ -74,7 +75,8 @@ export class Peer {
     const frame = await this.receive();
     for (const [name, value] of Object.entries({ ...fields, op })) {
       const found = frame[name] ?? null;
-      if (JSON.stringify(found) !== JSON.stringify(value)) throw new Error(`expected ${op}, got ${JSON.stringify(frame)}`);
+      if (JSON.stringify(found) !== JSON.stringify(value))
+        throw new Error(`expected ${op}, got ${JSON.stringify(frame)}`);
     }
     return frame;
   }
@@ -180,7 +182,11 @@ export function entry(seq: number, prev: number, events: JsonObject[], fields: J
 
 export function sent(seq: number, prev: number, inputId: string, content = 'hi', fields: JsonObject = {}): Frame {
   const event = { type: 'input.sent', inputId, content };
-  const { lane: _, ...frame } = entry(seq, prev, [event], { id: inputId, by: { kind: 'user', id: 'user-1' }, ...fields });
+  const { lane: _, ...frame } = entry(seq, prev, [event], {
+    id: inputId,
+    by: { kind: 'user', id: 'user-1' },
+    ...fields,
+  });
   return frame;
 }
 
