@@ -46,6 +46,10 @@ export default defineConfig({
           hookTimeout: 60_000,
         },
       },
+      {
+        extends: true,
+        test: { name: 'chromium', include: ['tests/chromium/**/*.test.ts'], testTimeout: 90_000, hookTimeout: 60_000 },
+      },
     ],
   },
 });

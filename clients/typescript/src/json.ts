@@ -20,9 +20,11 @@ export const asString = (value: unknown): string | null => (typeof value === 'st
 export const asObject = <T = JsonObject>(value: unknown): T | null =>
   typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as T) : null;
 
+const isObject = (value: unknown) => asObject(value) !== null;
+
 /** The JSON objects in a JSON array, in order; anything else in it is left out. */
 export const asObjects = (value: unknown): JsonObject[] =>
-  Array.isArray(value) ? value.filter((item) => asObject(item) !== null) : [];
+  Array.isArray(value) ? (value.every(isObject) ? value : value.filter(isObject)) : [];
 
 /** The strings in a JSON array, in order; anything else in it is left out. */
 export const asStrings = (value: unknown): string[] =>

@@ -30,6 +30,8 @@ const LANE_ID = /^(\d{1,19})-(\d{1,19})$/;
 export class Fold {
   #ledger: Ledger;
   readonly #transcript: Transcript;
+  #fence = -1;
+  #prefix = '';
 
   constructor({ state, partial = false, messageLimit }: FoldOptions = {}) {
     this.#ledger = state ? Ledger.of(state) : new Ledger(partial);
@@ -93,6 +95,7 @@ export class Fold {
   /** Rule 1: whether this entry counts, if it is not that of an owner. */
   #admits({ lane: name, id, off, run, events }: Entry): boolean {
     if (name === null) return true;
+    if (off !== null && this.#isUnder(name, id)) return true; // a repeated delta changes nothing anyway
     const match = LANE_ID.exec(id);
     if (!match) return false;
     const fence = Number(match[1]);
@@ -102,12 +105,23 @@ export class Fold {
       ledger.lanes.set(name, { owner: null, fence, run: null, can: [], paused: null });
     }
     if (ledger.lanes.get(name)?.fence !== fence) return false;
-    if (off !== null) return true; // a repeated delta changes nothing anyway
+    if (off !== null) return true;
     const written = ledger.written.get(name);
     if (number <= (written ?? -1)) return false;
     ledger.written.set(name, number);
     if (ledger.partial && written === undefined) this.#adopt(name, run, events);
     return true;
+  }
+
+  /** Whether a delta's id is of the lane's fence. Asked for every token: it makes nothing new. */
+  #isUnder(name: string, id: string): boolean {
+    const fence = this.#ledger.lanes.get(name)?.fence;
+    if (fence === undefined) return false;
+    if (fence !== this.#fence) {
+      this.#fence = fence;
+      this.#prefix = `${fence}-`;
+    }
+    return id.startsWith(this.#prefix) && LANE_ID.test(id);
   }
 
   /** A reader who began in the middle meets a lane: the entry tells of a run whose start it missed. */

@@ -10,7 +10,7 @@ import {
   type WebSocketConstructor,
 } from '../../src/index.js';
 import { until } from '../support/network.js';
-import { Proxy, Servers, type Started } from '../support/servers.js';
+import { Line, Servers, type Started } from '../support/servers.js';
 
 const CUTS = 1000;
 const READERS = 8;
@@ -42,8 +42,8 @@ function client(options: Partial<ClientOptions> & Pick<ClientOptions, 'url'>): A
   return made;
 }
 
-async function proxy(targets: readonly Started[] = gateways): Promise<[Proxy, string]> {
-  const made = new Proxy(targets);
+async function lineTo(targets: readonly Started[] = gateways): Promise<[Line, string]> {
+  const made = new Line(targets);
   ends.push(() => made.close());
   return [made, await made.listen()];
 }
@@ -106,17 +106,17 @@ test('gateways that are killed and that leave in the middle of an answer', async
 
 test('a thousand sockets cut at any byte: nothing is lost, nothing comes twice', async () => {
   const seed = Number(process.env['ANTIPHON_TEST_SEED'] ?? Math.floor(Math.random() * 2 ** 32));
-  console.info(`seed ${seed}`);
+  process.stdout.write(`seed ${seed}\n`);
   const random = randomOf(seed);
   const name = `cut-${randomUUID()}`;
   const writer = client({ url: gateways[0]?.url ?? '' }).session(name);
   await writer.create();
   const stop = new AbortController();
-  const lines: Proxy[] = [];
+  const lines: Line[] = [];
   const cuts = () => lines.reduce((sum, line) => sum + line.cuts, 0);
   const readers = await Promise.all(
     Array.from({ length: READERS }, async (_, n) => {
-      const [line, url] = await proxy();
+      const [line, url] = await lineTo();
       lines.push(line);
       const one = client({ url, random: () => random() * 0.1, settings: { bufferEvents: n % 2 ? 32 : 1024 } });
       one.subscribe(() => {
@@ -146,7 +146,7 @@ test('a thousand sockets cut at any byte: nothing is lost, nothing comes twice',
     expect(said(session)).toEqual(expected);
     expect(session.messages.map(plain)).toEqual(writer.messages.map(plain));
   }
-  console.info(`${cuts()} cuts over ${runs} runs, text identical`);
+  process.stdout.write(`${cuts()} cuts over ${runs} runs, text identical\n`);
 }, 110_000);
 
 const said = (session: ReturnType<AntiphonClient['session']>): string[] =>
@@ -174,7 +174,7 @@ test('a token is renewed in place, before it expires', async () => {
 });
 
 test('a network that is gone without a word is noticed, and nothing is lost', async () => {
-  const [line, url] = await proxy();
+  const [line, url] = await lineTo();
   // a heartbeat of a second, so that the silence is noticed soon
   const one = client({ url, settings: { livenessTimeoutMs: 300, connectTimeoutMs: 500, backoffCapMs: 200 } });
   const session = one.session(`s-${randomUUID()}`);

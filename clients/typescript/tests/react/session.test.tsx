@@ -61,7 +61,16 @@ const made = () =>
   new AntiphonClient({ url: 'http://gateway', token: 't1', random: () => 0, WebSocket: network.WebSocket });
 
 /** The next frame is drawn. */
-const draw = () => act(async () => frames.splice(0).forEach((frame) => frame()));
+const draw = () =>
+  act(async () => {
+    for (const frame of frames.splice(0)) frame();
+  });
+
+/** Something comes, from the network or from the browser. */
+const comes = (what: () => unknown) =>
+  act(async () => {
+    await what();
+  });
 
 function Chat({ name = 'demo', ...options }: { name?: string } & UseSessionOptions) {
   used = useSession(name, options);
@@ -73,6 +82,17 @@ function Chat({ name = 'demo', ...options }: { name?: string } & UseSessionOptio
       ))}
     </main>
   );
+}
+
+const texts: string[] = [];
+
+function Other() {
+  texts.push(
+    useSession('demo')
+      .messages.map(({ text }) => text)
+      .join(),
+  );
+  return null;
 }
 
 async function show(children: ReactNode): Promise<void> {
@@ -118,7 +138,7 @@ describe('what is shown', () => {
     expect(used.people.map(({ name }) => name)).toEqual(['A user']);
     expect(used).toMatchObject({ status: 'requires_action', isLive: true, error: null, connection: { phase: 'open' } });
     expect(place.innerHTML).toContain('<p>Hello</p>');
-    peer.cut();
+    await comes(() => peer.close(4200, { code: 'draining', retry_after_ms: 60_000 }));
     await draw();
     expect(used).toMatchObject({ isLive: false, connection: { phase: 'waiting' } });
   });
@@ -156,15 +176,7 @@ describe('what is shown', () => {
   });
 
   test('two components show the same, by one subscription', async () => {
-    const texts: string[] = [];
-    function Other() {
-      texts.push(
-        useSession('demo')
-          .messages.map(({ text }) => text)
-          .join(),
-      );
-      return null;
-    }
+    texts.length = 0;
     const peer = await shown([<Chat key="a" />, <Other key="b" />]);
     peer.send(entry(1, 0, [START]), delta(2, 1, 0, 'both'));
     await draw();
@@ -229,7 +241,7 @@ describe('what a person does', () => {
     await show(<Chat tools={tool('old')} />);
     await show(<Chat tools={tool('new')} />);
     const peer = await network.accept();
-    await peer.welcome();
+    await comes(() => peer.welcome());
     const command = await peer.subscribed();
     expect(command['tools']).toMatchObject([{ name: 'say', parameters: { type: 'object' } }]);
     const run = { runId: 'run_i', lane: 'main', inputId: 'i', attempt: 1, cancel: null, parent: null, agent: null };
@@ -315,7 +327,7 @@ describe('lifetime', () => {
 
   test('a client that has stopped says why', async () => {
     const peer = await shown();
-    peer.close(4401, { code: 'unauthorized' });
+    await comes(() => peer.close(4401, { code: 'unauthorized' }));
     await draw();
     expect(used).toMatchObject({ error: { code: 'unauthorized' }, connection: { phase: 'stopped' } });
   });

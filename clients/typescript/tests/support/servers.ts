@@ -66,7 +66,7 @@ export class Servers {
 }
 
 /** A TCP proxy before gateways, that can be cut at any byte, and stopped as if the network were gone. */
-export class Proxy {
+export class Line {
   cuts = 0;
   /** Bytes to the client after which the present connections are cut; infinite: never. */
   cutAfter = Number.POSITIVE_INFINITY;

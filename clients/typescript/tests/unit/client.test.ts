@@ -275,9 +275,11 @@ describe('tokens', () => {
     vi.useFakeTimers(ALL_TIMERS);
     const server = () => Date.now() + 7_200_000; // this machine is two hours slow
     let asked = 0;
-    client({ token: async () => `t${(asked += 1)}` })
-      .session('demo')
-      .follow();
+    const token = async () => {
+      asked += 1;
+      return `t${asked}`;
+    };
+    client({ token }).session('demo').follow();
     const peer = await network.accept();
     peer.answersPings = false;
     await peer.welcome('t1', { token_expires_at: server() / 1000 + 60 });
