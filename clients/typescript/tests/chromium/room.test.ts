@@ -144,6 +144,10 @@ describe.each(['18', '19'])('React %s', (react) => {
     expect(await page.evaluate('counts.renders')).toBeLessThan(2 * 2 * 60 * 2.5); // StrictMode, 2 s, 60 a second
     expect(await seen(page)).toEqual(await logged(name));
   });
+});
+
+describe('React 19, with more to go wrong', () => {
+  const react = '19';
 
   test('two people, one gateway that is killed, and a network that goes away, in the middle of an answer', async () => {
     const dying = await servers.gateway();

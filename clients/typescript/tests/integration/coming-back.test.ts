@@ -1,5 +1,6 @@
 /** The client when connections end: gateways that are killed, sockets that are cut at any byte, tokens that run out. */
 import { randomUUID } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
 import {
@@ -13,7 +14,7 @@ import { until } from '../support/network.js';
 import { Line, Servers, type Started } from '../support/servers.js';
 
 const CUTS = 1000;
-const READERS = 8;
+const READERS = 12;
 const TOKENS = 300;
 const ANSWER = tokens(TOKENS);
 
@@ -112,6 +113,7 @@ test('a thousand sockets cut at any byte: nothing is lost, nothing comes twice',
   const writer = client({ url: gateways[0]?.url ?? '' }).session(name);
   await writer.create();
   const stop = new AbortController();
+  setMaxListeners(READERS, stop.signal);
   const lines: Line[] = [];
   const cuts = () => lines.reduce((sum, line) => sum + line.cuts, 0);
   const readers = await Promise.all(
@@ -132,7 +134,7 @@ test('a thousand sockets cut at any byte: nothing is lost, nothing comes twice',
   let runs = 0;
   while (cuts() < CUTS) {
     runs += 1;
-    await (await writer.send(`stream ${TOKENS} tokens at 300/s`)).finished();
+    await (await writer.send(`stream ${TOKENS} tokens at 500/s`)).finished();
   }
   for (const line of lines) line.cutAfter = Number.POSITIVE_INFINITY;
   await (await writer.send('last')).finished();
