@@ -108,8 +108,8 @@ export abstract class CoreClientOf<S extends CoreSession, O extends object> {
     this.#token = token;
     this.#WebSocket = options.WebSocket ?? (globalThis.WebSocket as WebSocketConstructor | undefined);
     this.#settings = { ...DEFAULT_SETTINGS, ...settings };
-    const urls = [url ?? location.origin].flat().map(gatewayUrl);
-    if (!urls.length) throw new RangeError('give the address of at least one gateway');
+    const urls = [url ?? globalThis.location?.origin ?? []].flat().map(gatewayUrl);
+    if (url && !urls.length) throw new RangeError('give the address of at least one gateway');
     const isRenewable = typeof token !== 'string';
     this.#machine = new Machine({
       urls,
@@ -304,12 +304,12 @@ export abstract class CoreClientOf<S extends CoreSession, O extends object> {
     }
   }
 
-  #open(url: string): void {
+  #open(url: string | undefined): void {
     this.#endWakeups ??= onWakeup(() => this.#step((now) => this.#machine.wake(now)));
-    const { WebSocket } = { WebSocket: this.#WebSocket };
-    if (!WebSocket) {
-      const text = 'there is no global WebSocket here (Node 20): pass that of the package `ws`, or use Node 22';
-      return this.#machine.stop(new ConnectionClosed('no_websocket', text));
+    const WebSocket = this.#WebSocket;
+    if (!WebSocket || !url) {
+      const text = url ? 'pass `WebSocket` of the package `ws`, or use Node 22' : 'give the address of a gateway';
+      return this.#machine.stop(new ConnectionClosed(url ? 'no_websocket' : 'no_address', text));
     }
     const socket = new WebSocket(url, SUBPROTOCOL);
     const tell = (what: (now: number) => void) => socket === this.#socket && this.#step(what);

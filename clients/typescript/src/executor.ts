@@ -97,7 +97,9 @@ export class Executor {
     const jobs = [...this.#jobs.values()].filter((job) => !job.over.signal.aborted);
     const letGo = jobs.map((job) => this.#letGo(job));
     for (const job of jobs) job.over.abort(new AntiphonError('closed'));
-    await Promise.race([Promise.allSettled(letGo), delay(this.settings.toolReleaseMs)]);
+    const enough = new AbortController();
+    await Promise.race([Promise.allSettled(letGo), delay(this.settings.toolReleaseMs, enough.signal)]);
+    enough.abort(); // the timer would keep a process
   }
 
   /** Begins what is open and free, and stops what is over. */

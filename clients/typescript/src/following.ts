@@ -102,6 +102,7 @@ export class Following {
   // ---- inputs on their way
 
   sends(sending: Sending): void {
+    this.unsend(sending.inputId); // sent again, by hand
     this.#sending = [...this.#sending, sending];
   }
 

@@ -22,8 +22,8 @@ export type Phase = 'idle' | 'token' | 'connecting' | 'open' | 'waiting' | 'stop
 export type Action =
   /** Ask the provider; the answer goes to `tokenGiven` or `tokenFailed`. */
   | { readonly do: 'token' }
-  /** Open a socket. */
-  | { readonly do: 'open'; readonly url: string }
+  /** Open a socket; there may be no address to open it to. */
+  | { readonly do: 'open'; readonly url: string | undefined }
   | { readonly do: 'send'; readonly text: string }
   /** End the present socket; nothing that still comes of it counts. */
   | { readonly do: 'drop' }
@@ -291,7 +291,7 @@ export class Machine {
     this.#to('connecting');
     this.#greeting = null;
     this.#deadline = now + this.#options.settings.connectTimeoutMs;
-    this.#do({ do: 'open', url: this.#options.urls[this.#url] as string });
+    this.#do({ do: 'open', url: this.#options.urls[this.#url] });
   }
 
   #welcomed(welcome: Welcome, now: number): void {
@@ -362,7 +362,7 @@ export class Machine {
 
   #wait(now: number, { retryAfterMs }: Advice): void {
     const { settings, rand, urls } = this.#options;
-    this.#url = (this.#url + 1) % urls.length;
+    this.#url = (this.#url + 1) % (urls.length || 1);
     const own = fullJitterMs(this.#attempts, rand(), settings.backoffBaseMs, settings.backoffCapMs);
     this.#attempts += 1;
     this.#isTold = retryAfterMs !== null;

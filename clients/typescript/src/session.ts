@@ -79,6 +79,7 @@ export class Session extends CoreSession {
    * session is held. Of two with the same name, the one that was added later is executed.
    */
   addTools(tools: readonly Tool[]): () => void {
+    declared(tools); // before anything is changed: it throws
     this.#toolSets.add(tools);
     this.#declare();
     const ask = (op: string, fields: JsonObject) => this.host.call({ op, session: this.name, ...fields });

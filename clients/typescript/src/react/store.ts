@@ -40,7 +40,9 @@ export class SessionStore {
     readonly client: AntiphonClient,
     readonly name: string,
     readonly watching: boolean,
-  ) {}
+  ) {
+    if (client.has(name)) this.#shown = { view: client.session(name).view, connection: client.status };
+  }
 
   /** The session; a new one if the one before was closed meanwhile. */
   get session(): Session {
@@ -61,11 +63,13 @@ export class SessionStore {
       if (this.#listeners.size) return;
       this.#end?.();
       this.#end = null;
+      storesOf(this.client).delete(this.name); // it would keep what it has shown
     };
   };
 
   #attach(): void {
     const { session, client } = this;
+    storesOf(client).set(this.name, this);
     let endFrame: (() => void) | null = null;
     const draw = () => {
       endFrame = null;
@@ -100,11 +104,16 @@ export class SessionStore {
 
 const stores = new WeakMap<AntiphonClient, Map<string, SessionStore>>();
 
-/** The store of a session: the same one for all components, so that they show the same. */
+function storesOf(client: AntiphonClient): Map<string, SessionStore> {
+  const known = stores.get(client) ?? new Map<string, SessionStore>();
+  stores.set(client, known);
+  return known;
+}
+
+/** The store of a session: the same one for all components that show it at once. */
 export function storeOf(client: AntiphonClient, name: string, watching: boolean): SessionStore {
-  const ofClient = stores.get(client) ?? new Map<string, SessionStore>();
-  stores.set(client, ofClient);
-  const store = ofClient.get(name) ?? new SessionStore(client, name, watching);
-  ofClient.set(name, store);
+  const known = storesOf(client);
+  const store = known.get(name) ?? new SessionStore(client, name, watching);
+  known.set(name, store);
   return store;
 }

@@ -1,6 +1,6 @@
 /** The client against a real gateway and real workers: what it sends, reads, folds, and executes. */
 import { randomUUID } from 'node:crypto';
-import { afterEach, describe, expect, inject, test } from 'vitest';
+import { afterEach, describe, expect, inject, test, vi } from 'vitest';
 import { WebSocket } from 'ws';
 import {
   AntiphonClient,
@@ -298,10 +298,11 @@ describe('the session plane', () => {
     const asked = await session.send('hand over');
     const expert = as('expert');
     await until(() => session.state.handoffs.length === 1);
-    const waiting = (await expert.handoffs()).find((each) => each.session === name);
+    // the list is made from what is told of sessions, a moment later
+    const waiting = await vi.waitUntil(async () => (await expert.handoffs()).find((each) => each.session === name));
     expect(waiting).toMatchObject({ to: 'support', reason: 'refund' });
     const desk = expert.session(name);
-    await desk.claimHandoff({ handoffId: waiting?.handoffId ?? '' });
+    await desk.claimHandoff({ handoffId: waiting.handoffId });
     expect(await asked.finished()).toMatchObject({ kind: 'cancelled', reason: 'handed_over' });
     const question = await session.send('are you human?');
     expect((await question.finished()).kind).toBe('no_run');

@@ -59,6 +59,19 @@ describe('addresses', () => {
     expect(() => client({ device: 'not a name' })).toThrow(RangeError);
   });
 
+  test('without any, nothing fails until it is needed: a page that is rendered on a server has none', async () => {
+    const { WebSocket } = network;
+    const one = new AntiphonClient({ token: 't1', WebSocket });
+    await expect(one.connect()).rejects.toMatchObject({ code: 'no_address' });
+  });
+
+  test('without a WebSocket it says what to do', async () => {
+    vi.stubGlobal('WebSocket', undefined);
+    const one = new AntiphonClient({ url: 'http://gateway', token: 't1' });
+    await expect(one.session('demo').send('hi')).rejects.toMatchObject({ code: 'no_websocket' });
+    vi.unstubAllGlobals();
+  });
+
   test('several are tried in turn', async () => {
     client({ url: ['http://one', 'http://two'] })
       .session('demo')
