@@ -5,6 +5,9 @@ const react18 = (name: string) => new URL(`tests/react18/node_modules/${name}`, 
 export default defineConfig({
   test: {
     testTimeout: 20_000,
+    // they mostly wait, for servers and for browsers
+    minWorkers: 1,
+    maxWorkers: 4,
     projects: [
       {
         extends: true,

@@ -36,7 +36,7 @@ describe('sending', () => {
   test('from sending to the end of the run', async () => {
     const session = client().session(fresh());
     const receipt = await session.send('hello there');
-    expect(receipt).toMatchObject({ isDuplicate: false, position: 1, runId: `run_${receipt.inputId}` });
+    expect(receipt).toMatchObject({ isDuplicate: false, runId: `run_${receipt.inputId}` });
     expect(await receipt.applied()).toMatchObject({ messageId: `msg_${receipt.inputId}`, runId: receipt.runId });
     expect(await receipt.finished()).toMatchObject({ kind: 'success' });
     expect(receipt.status).toBe('ended');
@@ -174,7 +174,7 @@ describe('reading', () => {
       if (event.events.some(({ type }) => type === 'RUN_FINISHED')) break;
     }
     for (const [n, each] of entries.entries()) if (n) expect(each.prev).toBe(entries[n - 1]?.seq);
-    expect(entries.length).toBeGreaterThan(100);
+    expect(entries.length).toBeGreaterThan(2 * 16);
     expect(text).toBe(Array.from({ length: 600 }, (_, n) => `t${n} `).join(''));
     expect(slow.messages.at(-1)?.text).toBe(text);
   });
