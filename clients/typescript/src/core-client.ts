@@ -1,81 +1,32 @@
 /** The client: one WebSocket that carries many sessions, and comes back by itself. Does what the machine says. */
+
+import type { Action, Phase } from './actions.js';
 import { CoreSession, type ReadingOptions } from './core-session.js';
 import { AntiphonError, ConnectionClosed } from './errors.js';
 import { readHandoff } from './fold/read.js';
 import type { Host } from './host.js';
 import { newId } from './ids.js';
 import { asInt, asObject, asString, type JsonObject, readAll } from './json.js';
-import { type Action, Machine, type Phase } from './machine.js';
-import type { Actor, Handoff } from './model.js';
+import { Machine } from './machine.js';
+import type { Actor } from './model.js';
+import {
+  type ClientOptions,
+  type ConnectionStatus,
+  IDLE,
+  type SessionInfo,
+  type TokenProvider,
+  type WaitingHandoff,
+  type WebSocketConstructor,
+  type WebSocketLike,
+} from './options.js';
 import { CONNECT_PATH, type Cursor, type PresenceState, SUBPROTOCOL, type Welcome } from './protocol.js';
 import { DEFAULT_SETTINGS, type Settings } from './settings.js';
 import type { Subscription } from './subscription.js';
 import { type Abortable, abortable, Notifier } from './wait.js';
 import { onWakeup } from './wakeups.js';
 
-/** Answers with a valid token. It is asked when there is none, when a gateway refuses the present one, and some time
- * before that expires; never twice at once. */
-export type TokenProvider = () => string | Promise<string>;
-
-/** What is used of a WebSocket: that of browsers and of Node 22 and later, or `WebSocket` of the package `ws`. */
-export type WebSocketConstructor = new (url: string, protocols: string) => WebSocketLike;
-
-export interface WebSocketLike {
-  onopen: ((event: never) => void) | null;
-  onmessage: ((event: never) => void) | null;
-  onclose: ((event: never) => void) | null;
-  onerror: ((event: never) => void) | null;
-  send(text: string): void;
-  close(code?: number): void;
-  /** Of `ws`, not of browsers. */
-  pause?(): void;
-  resume?(): void;
-}
-
-export interface ClientOptions {
-  /** A gateway's address (`https://host`), or several that are tried in turn; on a page, its own origin without. */
-  readonly url?: string | readonly string[];
-  readonly token: string | TokenProvider;
-  /** Names this program in the gateway's log. */
-  readonly name?: string;
-  /** Names this device in presence and to tools that are for one device alone; keep it to be the same after a reload. */
-  readonly device?: string;
-  readonly settings?: Partial<Settings>;
-  /** Needed where there is no global `WebSocket` (Node 20). */
-  readonly WebSocket?: WebSocketConstructor;
-  /** Random numbers in [0, 1), for the back-off. */
-  readonly random?: () => number;
-}
-
-/** How the connection is doing. */
-export interface ConnectionStatus {
-  readonly phase: 'idle' | 'connecting' | 'open' | 'waiting' | 'stopped';
-  /** While `waiting`: when the next attempt is made, in ms since 1970. */
-  readonly retryAt: number | null;
-  /** The gateway cannot reach the log: nothing new comes, and commands wait. */
-  readonly isLogAway: boolean;
-  /** Why the client has stopped. */
-  readonly error: AntiphonError | null;
-}
-
-/** What a list says of a session; `updatedAt` is when this user was last active there, to half a minute. */
-export interface SessionInfo {
-  readonly session: string;
-  readonly title: string | null;
-  readonly metadata: JsonObject;
-  readonly createdBy: Actor | null;
-  readonly updatedAt: number | null;
-  readonly status: string;
-}
-
-export interface WaitingHandoff extends Handoff {
-  readonly session: string;
-}
-
 /** A `setTimeout` cannot wait much longer than this many ms. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
-
-export const IDLE: ConnectionStatus = { phase: 'idle', retryAt: null, isLogAway: false, error: null };
 
 /**
  * A connection to Antiphon, kept up for as long as somebody needs it. It is made with the first session that is read, or

@@ -10,10 +10,10 @@ import {
   useSyncExternalStore,
 } from 'react';
 import type { AntiphonClient } from '../client.js';
-import type { ConnectionStatus } from '../core-client.js';
 import type { AntiphonError } from '../errors.js';
 import type { Sending } from '../following.js';
 import type { Approval, Handoff, Input, Message, State, Status } from '../model.js';
+import type { ConnectionStatus } from '../options.js';
 import type { Participant } from '../protocol.js';
 import type { Session } from '../session.js';
 import type { Tool } from '../tools.js';

@@ -4,8 +4,8 @@
  */
 
 import type { AntiphonClient } from '../client.js';
-import { type ConnectionStatus, IDLE } from '../core-client.js';
 import { EMPTY_VIEW, type SessionView } from '../following.js';
+import { type ConnectionStatus, IDLE } from '../options.js';
 import type { Session } from '../session.js';
 
 export interface Shown {

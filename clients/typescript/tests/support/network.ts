@@ -1,7 +1,7 @@
 /** A network without a network: sockets whose other end a test plays. It says what the test says, mistakes too. */
 
-import type { WebSocketConstructor, WebSocketLike } from '../../src/core-client.js';
 import type { JsonObject } from '../../src/json.js';
+import type { WebSocketConstructor, WebSocketLike } from '../../src/options.js';
 
 export type Frame = Record<string, unknown>;
 
