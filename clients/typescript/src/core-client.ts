@@ -186,13 +186,15 @@ export abstract class CoreClientOf<S extends CoreSession, O extends object> {
     }, signal);
   }
 
-  #hold(isHeld: boolean): boolean {
-    if (isHeld === this.#isHeld || !this.#socket?.pause || !this.#socket.resume) return this.#isHeld;
+  /** Leaves the socket unread, unless somebody waits for what comes by it; or reads it again. */
+  #hold(isHeld: boolean): void {
+    const socket = this.#socket;
+    if (isHeld === this.#isHeld || !socket?.pause || !socket.resume) return;
+    if (isHeld && (this.#waiting.size || [...this.#sessions.values()].some((session) => session.isAwaited))) return;
     this.#isHeld = isHeld;
-    if (isHeld) this.#socket.pause();
-    else this.#socket.resume();
+    if (isHeld) socket.pause();
+    else socket.resume();
     this.#step((now) => this.#machine.hold(isHeld, now));
-    return isHeld;
   }
 
   // ---- doing what the machine says

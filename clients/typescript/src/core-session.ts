@@ -93,6 +93,11 @@ export class CoreSession extends Steering {
     return !this.isClosed;
   }
 
+  /** Whether somebody waits for what comes, besides the consumer of `events`. */
+  get isAwaited(): boolean {
+    return this.#waiters > 0 || this.#listeners.size > 0;
+  }
+
   /** Who is there, as the gateway said last. */
   get presence(): Presence | null {
     return this.#presence;
@@ -292,8 +297,7 @@ export class CoreSession extends Steering {
   /** Puts an event into the buffer, or drops it and remembers to come back for it. */
   #offer(event: SessionEvent, size: number): void {
     if (this.#isBehind) return;
-    const isSomebodyElse = this.#waiters > 0 || this.#listeners.size > 0;
-    if (this.#isIterated && !isSomebodyElse && this.#buffer.isUsed(0.5)) this.host.hold(true);
+    if (this.#isIterated && this.#buffer.isUsed(0.5)) this.host.hold(true);
     if (this.#buffer.isUsed(1)) this.#isBehind = true;
     else this.#put(event, size);
   }

@@ -18,6 +18,6 @@ export interface Host {
   /** It is closed. */
   forget(sub: Subscription): void;
   say(session: string, state: PresenceState): void;
-  /** Leaves the socket unread, or reads it again; nothing where sockets cannot be held up (browsers). */
-  hold(isHeld: boolean): boolean;
+  /** Leaves the socket unread if nobody waits for it, or reads it again; nothing where sockets cannot be (browsers). */
+  hold(isHeld: boolean): void;
 }

@@ -41,6 +41,10 @@ export class Session extends CoreSession {
 
   // ---- reading
 
+  override get isAwaited(): boolean {
+    return super.isAwaited || this.#tools.size > 0; // calls must be seen
+  }
+
   /** As it is now: immutable, and the same object until something has changed. */
   get view(): SessionView {
     return this.#following.view(this.presence, this.error);

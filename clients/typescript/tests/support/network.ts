@@ -15,10 +15,30 @@ class Socket implements WebSocketLike {
   onclose: ((event: never) => void) | null = null;
   onerror: ((event: never) => void) | null = null;
   readonly peer: Peer;
+  /** Of sockets that can be left unread, as those of `ws`. */
+  readonly pause?: () => void;
+  readonly resume?: () => void;
+  isPaused = false;
+  #unread: string[] = [];
 
   constructor(network: Network, url: string) {
+    if (network.canPause) {
+      this.pause = () => {
+        this.isPaused = true;
+      };
+      this.resume = () => {
+        this.isPaused = false;
+        // like a stream: not while whoever resumes it is still at work
+        queueMicrotask(() => this.come());
+      };
+    }
     this.peer = new Peer(this, url);
     network.connected(this.peer);
+  }
+
+  come(...texts: string[]): void {
+    this.#unread.push(...texts);
+    while (!this.isPaused && this.#unread.length) this.onmessage?.({ data: this.#unread.shift() } as never);
   }
 
   send(text: string): void {
@@ -87,7 +107,7 @@ export class Peer {
   }
 
   send(...frames: JsonObject[]): void {
-    for (const frame of frames) this.socket.onmessage?.({ data: JSON.stringify(frame) } as never);
+    this.socket.come(...frames.map((frame) => JSON.stringify(frame)));
   }
 
   ok(command: Frame, fields: JsonObject = {}): void {
@@ -142,6 +162,7 @@ export class Peer {
 export class Network {
   readonly peers: Peer[] = [];
   readonly WebSocket: WebSocketConstructor;
+  canPause = false;
   readonly #waiting: Peer[] = [];
   #wake: (() => void) | null = null;
 

@@ -518,6 +518,44 @@ describe('events', () => {
     expect(seen).toEqual(['snapshot', 'caught_up', ...Array.from({ length: 20 }, (_, n) => `${n + 1}`)]);
   });
 
+  test('hold up a socket that can be left unread, and its silence then says nothing', async () => {
+    vi.useFakeTimers(ALL_TIMERS);
+    network.canPause = true;
+    const session = client({ settings: { bufferEvents: 4 } }).session('demo');
+    const events = session.events();
+    const peer = await network.accept();
+    await peer.opened();
+    peer.send(...Array.from({ length: 40 }, (_, n) => sent(n + 1, n, `i${n}`)));
+    expect(peer.socket.isPaused).toBe(true);
+    await vi.advanceTimersByTimeAsync(120_000);
+    expect(peer.closeCode).toBe(null);
+    const seen: number[] = [];
+    for await (const event of events) {
+      if (event.type === 'entry') seen.push(event.seq);
+      if (seen.length === 40) break;
+    }
+    expect(seen).toEqual(Array.from({ length: 40 }, (_, n) => n + 1));
+    expect(peer.all.map(({ op }) => op)).toEqual(['hello', 'subscribe']);
+    expect(peer.socket.isPaused).toBe(false);
+  });
+
+  test('do not hold it up while a reply, a receipt or another session is waited for', async () => {
+    network.canPause = true;
+    const one = client({ settings: { bufferEvents: 4 } });
+    const session = one.session('demo');
+    const events = session.events();
+    const peer = await network.accept();
+    await peer.opened();
+    const batch = Array.from({ length: 20 }, (_, n) => sent(n + 1, n, `i${n}`));
+    await events.next();
+    const asking = session.history();
+    const command = await peer.expect('history');
+    peer.send(...batch);
+    peer.ok(command, { messages: [], before: null });
+    expect(await asking).toEqual({ messages: [], before: null }); // it came behind what did not fit
+    expect(session.state.inputs.length).toBe(16);
+  });
+
   test('one iteration at a time, that can be left and entered again', async () => {
     const session = client().session('demo');
     const events = session.events();
