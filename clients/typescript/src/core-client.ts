@@ -25,8 +25,15 @@ import type { Subscription } from './subscription.js';
 import { type Abortable, abortable, Notifier } from './wait.js';
 import { onWakeup } from './wakeups.js';
 
-/** A `setTimeout` cannot wait much longer than this many ms. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
+/**
+ * How often it is looked whether the computer was asleep, and how much its clock must have gained for that: meanwhile
+ * the clock that timers go by stands still on some systems, and no event tells of it.
+ */
+const LOOK_MS = 5000;
+const SLEPT_MS = 3000;
+
+/** What the clock of the day says beyond the one that timers go by. */
+const drift = (now: number): number => Date.now() - now;
 
 /**
  * A connection to Antiphon, kept up for as long as somebody needs it. It is made with the first session that is read, or
@@ -50,6 +57,7 @@ export abstract class CoreClientOf<S extends CoreSession, O extends object> {
   #isHeld = false;
   #isRunning = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #drift = drift(performance.now());
   #endWakeups: (() => void) | null = null;
 
   constructor(options: ClientOptions) {
@@ -70,7 +78,7 @@ export abstract class CoreClientOf<S extends CoreSession, O extends object> {
       device,
       settings: this.#settings,
       rand: random,
-      skewMs: Date.now() - performance.now(),
+      skewMs: this.#drift,
     });
     this.#host = this.#asHost();
   }
@@ -226,8 +234,14 @@ export abstract class CoreClientOf<S extends CoreSession, O extends object> {
     const now = performance.now();
     const dueAt = this.#machine.dueAt(now);
     if (dueAt === Number.POSITIVE_INFINITY) return;
-    const wait = Math.min(Math.max(Math.ceil(dueAt - now), 0), MAX_TIMER_MS);
-    this.#timer = setTimeout(() => this.#step((at) => this.#machine.tick(at)), wait);
+    const wait = Math.min(Math.max(Math.ceil(dueAt - now), 0), LOOK_MS);
+    this.#timer = setTimeout(() => this.#step((at) => this.#tick(at)), wait);
+  }
+
+  #tick(now: number): void {
+    if (drift(now) - this.#drift > SLEPT_MS) this.#machine.wake(now);
+    this.#drift = drift(now);
+    this.#machine.tick(now);
   }
 
   #perform(action: Action, touched: Set<S>): void {
