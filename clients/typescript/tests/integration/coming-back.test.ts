@@ -11,6 +11,7 @@ import {
   type WebSocketConstructor,
 } from '../../src/index.js';
 import { until } from '../support/network.js';
+import { randomOf } from '../support/random.js';
 import { Line, Servers, type Started } from '../support/servers.js';
 
 const CUTS = 1000;
@@ -51,17 +52,6 @@ async function lineTo(targets: readonly Started[] = gateways): Promise<[Line, st
 
 function tokens(count: number): string {
   return Array.from({ length: count }, (_, n) => `t${n} `).join('');
-}
-
-/** Small deterministic random numbers: mulberry32. */
-function randomOf(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
 
 /** Iterates over a session until it is told to stop; checks the chain. */
