@@ -20,6 +20,8 @@ export UV_PYTHON_DOWNLOADS := never
 # An active environment of somebody else's is not where we install to.
 unexport VIRTUAL_ENV
 
+TS := clients/typescript
+
 TEST_DIRS := $(wildcard tests/unit tests/contract tests/integration tests/conformance clients/python/tests)
 
 .PHONY: help
@@ -68,6 +70,16 @@ monitoring: .venv/.synced-monitoring ## Alert rules and the dashboard, against m
 containers: .venv/.synced ## Images, compose.yaml, clusters in containers; installs Docker where it may (Debian, root)
 	tools/docker .venv/bin/python -m tests.containers $(T)
 
+.PHONY: typescript
+typescript: .venv/.synced $(TS)/node_modules/.synced ## The TypeScript client: build, types, lint, tests, size; needs node, npm and chromium
+	@command -v chromium >/dev/null || { echo "chromium is missing: apt-get install chromium" >&2; exit 1; }
+	cd $(TS) && npm run --silent build
+	cd $(TS) && npm run --silent types
+	cd $(TS) && npm run --silent lint
+	cd $(TS) && npm run --silent size
+	cd $(TS) && npm run --silent test -- $(T)
+	.venv/bin/pytest tests/conformance/test_readers_agree.py -k typescript
+
 .PHONY: bench
 bench: .venv/.synced ## Benchmarks; not a test, nothing fails for being slow
 	.venv/bin/antiphon bench latency publish
@@ -98,7 +110,7 @@ env: .venv/.synced ## Make or update .venv
 
 .PHONY: clean
 clean: ## Remove .venv and all caches
-	rm -rf .venv .uv .chart .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
+	rm -rf $(TS)/node_modules $(TS)/dist .venv .uv .chart .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
 
 .venv/.synced: $(LOCKED) .uv/.ready-$(UV_VERSION)
 	tools/venv "$(PYTHON)"
@@ -124,6 +136,11 @@ clean: ## Remove .venv and all caches
 
 .chart/.ready: tools/chart_tools .uv/.ready-$(UV_VERSION)
 	tools/chart_tools
+	@touch $@
+
+$(TS)/node_modules/.synced: $(TS)/package.json $(TS)/package-lock.json $(TS)/tests/react18/package.json
+	@tools/node-version 20.19
+	cd $(TS) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 .uv/.ready-$(UV_VERSION):

@@ -1,7 +1,7 @@
 """The shared cases (`cases/*.json`) against the fold that gateways and workers use.
 
-Every reader of the log folds the same cases: the Python client in clients/python/tests/test_conformance.py, the page in
-tests/browser/fold.test.mjs. What a case expects is worked out from PROTOCOL, section 6, not from any of them.
+Every reader of the log folds the same cases: the Python client in clients/python/tests/test_conformance.py, the
+TypeScript one in clients/typescript/tests/conformance/fold.test.ts, the page in tests/browser/fold.test.mjs. What a case expects is worked out from PROTOCOL, section 6, not from any of them.
 
 A case: `entries` as in section 4, and the `state` and the `messages` they come to; the `seq` of a message is that of the
 entry that added it (as in the replies to `history`).

@@ -1,4 +1,4 @@
-"""Gateways, the Python client and the page fold any log to the same state and the same messages.
+"""Gateways, the Python client, the TypeScript client and the page fold any log to the same state and the same messages.
 
 From the log's beginning or from a snapshot; entry by entry, or merged as a gateway sends them to who comes late.
 """
@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from broker.view import public_view
 from gateway.replay import ReplayEntry, frames
 from tests.unit.strategies import Log, SessionModel, haunted_sessions, sessions, speeches
 
+BUILT = Path(__file__).parents[2] / "clients" / "typescript" / "dist" / "index.js"
+
 Reader = Callable[[dict[str, Any] | None, list[dict[str, Any]]], dict[str, Any]]
 
 
@@ -38,12 +41,13 @@ def python_client(state: dict[str, Any] | None, entries: list[dict[str, Any]]) -
     return view
 
 
-@pytest.fixture(scope="module")
-def page() -> Iterator[Reader]:
+@contextmanager
+def folding(script: str) -> Iterator[Reader]:
+    """A reader that is a script for node: it takes and gives lines of JSON."""
     node = shutil.which("node")
     if node is None:
-        pytest.skip("the page's fold needs node to run")
-    command = [node, str(Path(__file__).with_name("fold_logs.mjs"))]
+        pytest.skip("folds in JavaScript need node to run")
+    command = [node, str(Path(__file__).with_name(script))]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
     ) as process:
@@ -59,6 +63,20 @@ def page() -> Iterator[Reader]:
 
         yield read
         process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Reader]:
+    with folding("fold_logs.mjs") as read:
+        yield read
+
+
+@pytest.fixture(scope="module")
+def typescript_client() -> Iterator[Reader]:
+    if not BUILT.exists():
+        pytest.skip("the TypeScript client is not built: `make typescript`, which runs this, too")
+    with folding("fold_logs_typescript.mjs") as read:
+        yield read
 
 
 def gateway(log: Log) -> tuple[SessionState, list[dict[str, Any]]]:
@@ -108,3 +126,9 @@ def test_the_python_client_agrees(drawn: tuple[Log, list[int]], merge: bool) -> 
 def test_the_page_agrees(page: Reader, drawn: tuple[Log, list[int]], merge: bool) -> None:
     log, places = drawn
     agree(page, log, merge=merge, places=places)
+
+
+@given(drawn=logs, merge=st.booleans())
+def test_the_typescript_client_agrees(typescript_client: Reader, drawn: tuple[Log, list[int]], merge: bool) -> None:
+    log, places = drawn
+    agree(typescript_client, log, merge=merge, places=places)

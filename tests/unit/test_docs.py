@@ -32,7 +32,8 @@ from gateway.metrics import GatewayMetrics
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     [
-        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "clients/python/README.md", "examples/README.md")),
+        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "examples/README.md")),
+        *(ROOT / name for name in ("clients/python/README.md", "clients/typescript/README.md")),
         *(ROOT / "docs").rglob("*.md"),
     ]
 )

@@ -1,0 +1,168 @@
+/** One session with its folded state: receipts, views, tools. */
+import { CoreSession, type ReadingOptions, readStored, type SendOptions } from './core-session.js';
+import { Executor } from './executor.js';
+import { Following, type SessionView } from './following.js';
+import type { Host } from './host.js';
+import { newId } from './ids.js';
+import type { JsonObject } from './json.js';
+import type { Message, State } from './model.js';
+import { readCursor } from './protocol.js';
+import { Receipt } from './receipts.js';
+import type { Output } from './subscription.js';
+import { declared, type Tool } from './tools.js';
+import type { Abortable } from './wait.js';
+
+export interface SessionOptions extends ReadingOptions {
+  /** Executed here, from now on, when an agent calls them and this client is who they are for. */
+  readonly tools?: readonly Tool[];
+}
+
+/**
+ * A session of a client; made by `AntiphonClient.session`. What arrives is folded at once into `view`.
+ *
+ * With a stored cursor, `messages` and `state` begin there: what began before is in `history`, and `state` knows a lane
+ * once something is written in it.
+ */
+export class Session extends CoreSession {
+  readonly #following: Following;
+  readonly #toolSets = new Set<readonly Tool[]>();
+  #tools: ReadonlyMap<string, Tool> = new Map();
+  #executor: Executor | null = null;
+  #loading: Promise<boolean> | null = null;
+
+  constructor(host: Host, name: string, { tools, ...options }: SessionOptions = {}) {
+    super(host, name, options);
+    const after = options.cursor === undefined ? null : readCursor(options.cursor);
+    this.#following = new Following(after, host.settings.transcriptMessages);
+    if (!tools?.length) return;
+    this.addTools(tools);
+    this.follow();
+  }
+
+  // ---- reading
+
+  override get isAwaited(): boolean {
+    return super.isAwaited || this.#tools.size > 0; // calls must be seen
+  }
+
+  /** As it is now: immutable, and the same object until something has changed. */
+  get view(): SessionView {
+    return this.#following.view(this.presence, this.error);
+  }
+
+  /** The folded state of everything that has arrived. */
+  get state(): State {
+    return this.#following.fold.state;
+  }
+
+  /** The messages since the snapshot (or cursor) that reading began with, and those that `loadOlder` has brought. */
+  get messages(): readonly Message[] {
+    return this.view.messages;
+  }
+
+  /** Brings a page of older messages into `messages`; resolves with whether there are more. */
+  loadOlder({ limit, signal }: { limit?: number } & Abortable = {}): Promise<boolean> {
+    this.#loading ??= this.#loadOlder(limit, signal).finally(() => {
+      this.#loading = null;
+    });
+    return this.#loading;
+  }
+
+  async #loadOlder(limit: number | undefined, signal: AbortSignal | undefined): Promise<boolean> {
+    const { before } = this.#following;
+    if (before === null) return false;
+    const page = await this.history({ before, ...(limit && { limit }), signal });
+    // forgotten meanwhile: the page is not of what is shown now
+    if (this.#following.before === before) this.#following.prepend(page.messages, page.before);
+    this.changed();
+    return this.#following.before !== null;
+  }
+
+  /**
+   * Executes these tools when agents call them, for as long as they are not removed by what is returned; until then the
+   * session is held. Of two with the same name, the one that was added later is executed.
+   */
+  addTools(tools: readonly Tool[]): () => void {
+    declared(tools); // before anything is changed: it throws
+    this.#toolSets.add(tools);
+    this.#declare();
+    const ask = (op: string, fields: JsonObject) => this.host.call({ op, session: this.name, ...fields });
+    this.#executor ??= new Executor(() => this.#tools, this.host.settings, ask);
+    this.#look(0);
+    const letGo = this.hold();
+    return () => {
+      if (!this.#toolSets.delete(tools) || this.isClosed) return;
+      this.#declare();
+      letGo();
+    };
+  }
+
+  /** What a subscription declares, it declares once: the place is read again. */
+  #declare(): void {
+    const all = new Map([...this.#toolSets].flat().map((tool) => [tool.name, tool]));
+    const { tools: before, ...how } = this.sub.declared;
+    const now = all.size ? declared([...all.values()]) : undefined;
+    this.#tools = all;
+    if (JSON.stringify(now) === JSON.stringify(before)) return;
+    this.sub.declared = now ? { ...how, tools: now } : how;
+    this.host.rewind(this.sub, this.sub.after);
+  }
+
+  // ---- sending
+
+  /** As in `CoreSession`; until it is in the log, it is in `view.sending`. The receipt tells what becomes of it. */
+  override async send(content: string, { inputId = newId(), mode, signal }: SendOptions = {}): Promise<Receipt> {
+    const following = this.#following;
+    const progress = following.book.open(inputId, following.fold, following.seq);
+    following.sends({ inputId, content, mode: mode ?? null });
+    this.changed();
+    try {
+      const reply = await this.sendInput(inputId, content, mode, signal);
+      const stored = readStored(inputId, reply);
+      following.book.stored(progress, reply, following.fold, !this.refused);
+      following.stored(inputId, this.refused ? null : stored.seq);
+      return new Receipt(progress, this, stored);
+    } catch (error) {
+      following.book.drop(progress);
+      following.unsend(inputId);
+      throw error;
+    } finally {
+      this.changed();
+    }
+  }
+
+  // ---- driven by the client
+
+  protected override observe(output: Output): void {
+    const following = this.#following;
+    switch (output.type) {
+      case 'snapshot':
+        if (following.begin(output)) this.#look(0);
+        break;
+      case 'entry':
+        if (following.take(output) && output.off === null) this.#look(output.ts);
+        break;
+      case 'caught_up':
+        following.isCaughtUp = true;
+        break;
+      case 'lost':
+        following.isCaughtUp = false;
+        break;
+      case 'refused':
+        following.isCaughtUp = false;
+        following.book.wake();
+        break;
+      case 'gap':
+      case 'reset':
+        following.forget();
+    }
+  }
+
+  protected override async closing(): Promise<void> {
+    await this.#executor?.close();
+  }
+
+  #look(ts: number): void {
+    this.#executor?.look(this.state.calls, ts);
+  }
+}
