@@ -20,11 +20,15 @@ sessions' configs, presence or the index.
 """
 
 
+def in_history(commit: str) -> bool:
+    """Whether this clone has a commit: one without history has not."""
+    there = subprocess.run(["git", "cat-file", "-e", f"{commit}^{{tree}}"], cwd=ROOT, capture_output=True, check=False)
+    return there.returncode == 0
+
+
 def checked_out(commit: str, directory: Path) -> Path:
     """The tree of a commit, in a directory of its own. Skips the test where there is no history to take it from."""
-    if subprocess.run(
-        ["git", "cat-file", "-e", f"{commit}^{{tree}}"], cwd=ROOT, capture_output=True, check=False
-    ).returncode:
+    if not in_history(commit):
         pytest.skip(f"needs the repository's history, with commit {commit}: `git fetch --unshallow`")
     archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
     tree = directory / commit
