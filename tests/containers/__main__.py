@@ -1,7 +1,7 @@
 """Tests of containers: `python -m tests.containers [pytest's arguments]`, with Docker at hand (`tools/docker`).
 
 First our images and compose.yaml, then a part of the integration tests once more, on NATS and our processes in
-containers: all of what is about clusters, what kills servers, and two gateways that must agree.
+containers: all of what is about clusters, what kills servers, two gateways that must agree, and one trace through all.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ INTEGRATION = (
     "tests/integration/test_topology.py::test_a_cluster_keeps_three_copies",
     "tests/integration/test_two_gateways.py",
     "tests/integration/test_outages.py::test_nats_is_killed_in_the_middle_of_a_run",
+    "tests/behaviours/test_b30_one_trace.py::test_one_trace_to_the_last_token",
 )
 STARTING_S = 240
 """What compose.yaml may take to be up, on a busy machine."""
