@@ -485,7 +485,7 @@ class TestReconnect:
                     if getattr(event, "seq", 0) == 10:
                         break
                 await picker.go.wait()
-                await _until(lambda: not opened.session("demo")._executor._jobs)  # type: ignore[union-attr]
+                await _until(lambda: not opened.session("demo")._acting._executor._jobs)  # type: ignore[union-attr]
             await gateway.played(2)
         assert len(picker.asked) == 1
 

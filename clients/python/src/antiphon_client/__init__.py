@@ -1,9 +1,11 @@
-"""asyncio client of Antiphon sessions: resume from any cursor, send with receipts."""
+"""asyncio client of Antiphon sessions: resume from any cursor, send with receipts; `.sync` is for scripts."""
 
+from .answers import Answer
 from .buffer import EventStream
 from .changes import InputApplied, Outcome
 from .client import Client
 from .config import Config, RoleLimits
+from .deciding import Choice, Decide
 from .errors import (
     AntiphonError,
     ChainBroken,
@@ -23,6 +25,7 @@ from .errors import (
     NotYours,
     QueueFull,
     RoleRequired,
+    RunFailed,
     SessionClosed,
     SessionFull,
     TooLate,
@@ -30,25 +33,31 @@ from .errors import (
     ValueRefused,
 )
 from .fold import Fold
+from .following import View
+from .hosting import Status
 from .listing import SessionInfo, WaitingHandoff
 from .model import Approval, Call, Claim, Handoff, Input, Lane, Run, Vote
+from .outbox import Submission, Unsent
 from .presence import Device, Participant, Presence
 from .protocol import CaughtUp, Entry, Gap, Reset, SessionEvent, Snapshot
 from .receipts import Receipt
 from .session import Session
 from .settings import Settings
+from .signatures import tool
 from .state import State
 from .steering import Created, HistoryPage, Response
 from .tokens import TokenProvider
-from .tools import Execution, Tool
+from .tools import Execution, ThreadExecution, Tool, threaded
 from .transcript import Message, Transcript
 
 __all__ = [
+    "Answer",
     "AntiphonError",
     "Approval",
     "Call",
     "CaughtUp",
     "ChainBroken",
+    "Choice",
     "Claim",
     "Client",
     "ClientClosed",
@@ -60,6 +69,7 @@ __all__ = [
     "ContentTooLarge",
     "Created",
     "CursorInvalid",
+    "Decide",
     "Device",
     "Entry",
     "EventStream",
@@ -89,6 +99,7 @@ __all__ = [
     "RoleLimits",
     "RoleRequired",
     "Run",
+    "RunFailed",
     "Session",
     "SessionClosed",
     "SessionEvent",
@@ -97,12 +108,19 @@ __all__ = [
     "Settings",
     "Snapshot",
     "State",
+    "Status",
+    "Submission",
+    "ThreadExecution",
     "TokenProvider",
     "TooLate",
     "Tool",
     "Transcript",
     "Unauthorized",
+    "Unsent",
     "ValueRefused",
+    "View",
     "Vote",
     "WaitingHandoff",
+    "threaded",
+    "tool",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from .protocol import Cursor, Entry, SessionEvent, Snapshot
 
@@ -55,20 +55,43 @@ class EventBuffer:
         return event
 
 
+class EventSource(Protocol):
+    """What an iteration needs of its session."""
+
+    async def next_event(self, stream: EventStream) -> SessionEvent | None:
+        """The next event; None at the end."""
+
+    def leave(self, stream: EventStream) -> None:
+        """This iteration is over."""
+
+    @property
+    def has_event(self) -> bool:
+        """Whether an event is there to be given out."""
+
+
 class EventStream:
     """The iterator that `Session.events()` returns. While it lives, the socket waits for it."""
 
-    __slots__ = ("__weakref__", "_advance")
+    __slots__ = ("__weakref__", "_source")
 
-    def __init__(self, advance: Callable[[EventStream], Awaitable[SessionEvent | None]]) -> None:
-        self._advance = advance
+    def __init__(self, source: EventSource) -> None:
+        self._source = source
 
     def __aiter__(self) -> EventStream:
         return self
 
     async def __anext__(self) -> SessionEvent:
         """The next event. Cancelling the wait is safe: no event is lost."""
-        event = await self._advance(self)
+        event = await self._source.next_event(self)
         if event is None:
             raise StopAsyncIteration
         return event
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next event is there, so that there is nothing to wait for."""
+        return self._source.has_event
+
+    def close(self) -> None:
+        """End the iteration, so that another one may begin. It ends by itself when nobody holds it any more."""
+        self._source.leave(self)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from ._json import JsonObject
 from .model import Input
+
+MESSAGE_PREFIX: Final = "msg_"
+"""With the id of an input that is a message at once, the id of that message; workers do the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class InputSpoken:
     @property
     def message_id(self) -> str:
         """The id of the message."""
-        return f"msg_{self.source.input_id}"
+        return MESSAGE_PREFIX + self.source.input_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,20 +8,19 @@ import random
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import aiohttp
 
-from ._host import CommandBuilder
 from ._json import JsonObject, as_str
-from ._tasks import Beside, running
-from .commands import Commands
+from ._tasks import running
 from .connection import Connection, OpeningRefused, gateway_url, opened
+from .deciding import Decide
 from .errors import (
     AntiphonError,
     ClientClosed,
@@ -31,22 +30,23 @@ from .errors import (
     Unauthorized,
 )
 from .frames import auth_refresh, hello
+from .hosting import Hosting
 from .listing import SessionInfo, WaitingHandoff, listed, waiting_handoffs
-from .protocol import Cursor, Welcome, expiry_s
-from .reconnect import Action, Backoff, CloseAdvice
+from .protocol import Cursor, Welcome
+from .reconnect import Action, CloseAdvice
+from .saved import Saved
 from .session import Session
 from .settings import Settings
-from .tokens import TokenProvider, Tokens, TokenUnavailable
+from .tokens import TokenProvider, Tokens, TokenUnavailable, renewed
 from .tools import Tool, declared
 
 logger = logging.getLogger("antiphon_client")
 
 _LOST: Final = CloseAdvice(Action.RECONNECT, None, "lost")
-_RENEW_CHECK_S: Final = 3600.0
 _DEVICE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-class Client:
+class Client(Hosting):
     """A connection to Antiphon, kept up for as long as the client is open.
 
     ::
@@ -58,14 +58,14 @@ class Client:
                 ...
 
     `url` is a gateway's address, or several that are tried in turn. Give a `token`, or (in its
-    place or by name) an async function that is asked for one whenever one is needed, or both: then
-    the token is tried first.
+    place or by name) a function that is asked for one whenever one is needed, or both: then the token is
+    tried first. A coroutine function is called in the event loop, any other in a thread.
     `device` (1 to 64 of `A-Z a-z 0-9 _ -`) names this device in presence and to tools that are for
     one device alone; keep it to be the same after a restart. By default each `Client` is another.
     `rand` returns random numbers in [0, 1) for the back-off.
 
-    Entering waits for the first connection; it raises `ConnectFailed` or `Unauthorized`, or what
-    the provider raised. From then on losing the connection is nobody's concern: the client comes
+    Entering waits for the first connection (unless `Settings.first_connect_timeout_s` is None); it
+    raises `ConnectFailed` or `Unauthorized`, or what the provider raised. From then on losing the connection is nobody's concern: the client comes
     back, reads on after the last entry, and sends again what has no reply yet, with the same
     ids. If a gateway says not to come back, everything that waits raises `ConnectionClosed`.
     """
@@ -81,6 +81,7 @@ class Client:
         settings: Settings | None = None,
         rand: Callable[[], float] = random.random,
     ) -> None:
+        super().__init__(Settings() if settings is None else settings, rand)
         addresses = [url] if isinstance(url, str) else list(url)
         if not addresses:
             raise ValueError("give the address of at least one gateway")
@@ -93,19 +94,11 @@ class Client:
         self.device = uuid.uuid4().hex if device is None else device
         if _DEVICE.fullmatch(self.device) is None:
             raise ValueError(f"not the name of a device: {self.device!r}")
-        self._settings = Settings() if settings is None else settings
-        self._rand = rand
-        self._backoff = Backoff(self._settings.backoff_base_s, self._settings.backoff_cap_s)
-        self._commands = Commands(self._settings, rand)
         self._sessions: dict[str, Session] = {}
-        self._connection: Connection | None = None
         self._welcome: Welcome | None = None
         self._log_away = False
-        self._waiters = 0
-        self._failure: AntiphonError | None = None
         self._last_error: AntiphonError | None = None
         self._started: asyncio.Event | None = None
-        self._beside = Beside(self._fault)
         self._stack = AsyncExitStack()
 
     # ---- lifetime
@@ -117,6 +110,7 @@ class Client:
         async with AsyncExitStack() as stack:
             timeout = aiohttp.ClientTimeout(total=None)
             http = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
+            await stack.enter_async_context(running(self._keep_vigil()))
             await stack.enter_async_context(running(self._run(http, self._started)))
             stack.callback(self._fail, ClientClosed("closed", "the client was closed"))
             await stack.enter_async_context(self._beside)
@@ -131,6 +125,8 @@ class Client:
         await self._stack.aclose()
 
     async def _first_connection(self, started: asyncio.Event) -> None:
+        if self._settings.first_connect_timeout_s is None:
+            return
         try:
             async with asyncio.timeout(self._settings.first_connect_timeout_s):
                 await started.wait()
@@ -166,6 +162,8 @@ class Client:
         every: bool = False,
         tools: Iterable[Tool] = (),
         watching: bool = True,
+        decide: Decide | None = None,
+        saved: Mapping[str, object] | None = None,
     ) -> Session:
         """The session of that name; the same object until it is closed.
 
@@ -174,18 +172,26 @@ class Client:
         one, instead of merged text. `tools` are executed here, from now on, when an agent calls them
         and this client is who they are for (with a `cursor`, calls that were open before it are not
         seen). `watching` False says that nobody looks at it (a bot, an export): it does not count as
-        presence. None of these is heeded if the session is open already: that is a ValueError, as is
-        what may not be declared. Raises `CursorInvalid` if `cursor` is none.
+        presence. `decide` is asked about each approval and question that is pending, from now on.
+        `saved` (what `Session.save` returned, in this or an earlier process) goes on from there, and
+        sends what had not been sent. None of these is heeded if the session is open already: that is a
+        ValueError, as is what may not be declared, `cursor` beside `saved`, and what is not the
+        `saved` of this session. Raises `CursorInvalid` if `cursor` is none.
         """
         found, by_name = self._sessions.get(name), declared(tools)
-        if found is None:
-            after = None if cursor is None else Cursor.parse(cursor)
-            found = Session(self, name, after, every=every, tools=by_name, watching=watching)
-            self._sessions[name] = found
-            if by_name:
-                found.follow()
-        elif cursor is not None or every or by_name or not watching:
-            raise ValueError(f"session {name} is open; close it to open it otherwise")
+        asked = cursor is not None or every or by_name or not watching or decide is not None or saved is not None
+        if found is not None:
+            if asked:
+                raise ValueError(f"session {name} is open; close it to open it otherwise")
+            return found
+        if cursor is not None and saved is not None:
+            raise ValueError("what is saved has its own cursor")
+        after = None if cursor is None else Cursor.parse(cursor)
+        known = None if saved is None else Saved.parse(saved, name)
+        found = Session(self, name, after, every=every, tools=by_name, watching=watching, decide=decide, saved=known)
+        self._sessions[name] = found
+        if by_name or decide is not None or (known is not None and known.unsent):
+            found.follow()
         return found
 
     def sessions(self, page_size: int = 50) -> AsyncIterator[SessionInfo]:
@@ -199,72 +205,9 @@ class Client:
         """Up to `limit` (1 to 200, None: 50) hand-overs that wait for this user's roles, oldest first."""
         return await waiting_handoffs(self.call, limit)
 
-    # ---- what its sessions use (see _host.py)
-
-    @property
-    def settings(self) -> Settings:
-        """The limits in force."""
-        return self._settings
-
-    @property
-    def failure(self) -> AntiphonError | None:
-        """Why the client has stopped; None while it has not."""
-        return self._failure
-
-    @property
-    def someone_waits(self) -> bool:
-        """Whether a reply or an entry is awaited, so that reading must not stop."""
-        return self._waiters > 0
-
-    def rand(self) -> float:
-        """A random number in [0, 1)."""
-        return self._rand()
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """While inside, `someone_waits`."""
-        self._waiters += 1
-        self.wake_reader()
-        try:
-            yield
-        finally:
-            self._waiters -= 1
-
-    async def pause_reading(self) -> None:
-        """Leave the socket unread until `wake_reader`."""
-        if self._connection is not None:
-            await self._connection.pause()
-
-    def wake_reader(self) -> None:
-        """Something has changed that a paused reader may wait for."""
-        if self._connection is not None:
-            self._connection.resume()
-
-    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-        """Have a task that is cancelled, and waited for, before the client closes; None if it is closing."""
-        return self._beside.start(work)
-
-    def _fault(self, error: Exception) -> None:
-        failure = ConnectionClosed("internal", f"a fault in the client: {error!r}")
-        failure.__cause__ = error
-        self._fail(failure)
-
-    def progressed(self) -> None:
-        """The connection has brought something new: the next loss begins a new back-off."""
-        self._backoff.reset()
-
     def forget(self, name: str) -> None:
         """The session was closed."""
         self._sessions.pop(name, None)
-
-    def post(self, build: CommandBuilder, on_reply: Callable[[JsonObject], None]) -> None:
-        """Send a command that ends with the present connection; nothing without one."""
-        self._commands.post(build, on_reply)
-
-    async def call(self, build: CommandBuilder) -> JsonObject:
-        """Send a command until it is answered; returns the `ok`, raises the refusal."""
-        with self.waiting():
-            return await self._commands.call(build)
 
     # ---- the connection's life
 
@@ -273,7 +216,8 @@ class Client:
         try:
             while True:
                 advice = await self._attempt(http, started)
-                await asyncio.sleep(self._pause_s(advice))
+                self._is("waiting")
+                await self._stay_away(self._pause_s(advice))
         except AntiphonError as error:
             self._fail(error)
         except Exception as error:
@@ -285,6 +229,7 @@ class Client:
     async def _attempt(self, http: aiohttp.ClientSession, started: asyncio.Event) -> CloseAdvice:
         """One connection, from end to end. Raises what ends the client."""
         url = self._urls[self._url_index]
+        self._is("connecting")
         begun_at = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
@@ -302,7 +247,8 @@ class Client:
             if not (error.retryable or started.is_set() or len(self._urls) > 1):
                 raise
         except (TokenUnavailable, TimeoutError) as error:
-            if not started.is_set() and isinstance(error.__cause__, Exception):
+            awaited = not started.is_set() and self._settings.first_connect_timeout_s is not None
+            if awaited and isinstance(error.__cause__, Exception):
                 raise Unauthorized("token_provider", repr(error.__cause__)) from error.__cause__
             logger.warning("the token provider failed; it will be asked again")
         finally:
@@ -321,8 +267,9 @@ class Client:
         for session in list(self._sessions.values()):
             session.connected()
         self._commands.send_again()
+        self._is("connected")
         try:
-            advice = await connection.run(self._handle, lambda: self._renew_token(connection))
+            advice = await connection.run(self._handle, lambda: self._keep_fresh(connection))
         finally:
             self._commands.lost()
             for session in list(self._sessions.values()):
@@ -368,32 +315,19 @@ class Client:
         if session is not None:
             await session.accept(frame, size_bytes)
 
-    async def _renew_token(self, connection: Connection) -> None:
+    async def _keep_fresh(self, connection: Connection) -> None:
         """Put a new token in place before the present one expires, as long as it works."""
-        while connection is self._connection:
-            pause_s = self._tokens.renew_after_s(time.time(), self._settings.refresh_before_s)
-            if pause_s is None:
-                return
-            await asyncio.sleep(min(pause_s, _RENEW_CHECK_S))
-            if pause_s > _RENEW_CHECK_S:
-                continue  # clocks are set; look again
-            try:
-                token = await self._tokens.renew()
-            except (TokenUnavailable, AntiphonError):
-                logger.warning("no new token; the connection ends with the present one")
-                return
+
+        async def refresh(token: str) -> JsonObject:
             with self.waiting():
-                reply = await self._commands.once(partial(auth_refresh, token=token))
-            if reply.get("op") == "error":
-                logger.warning("new token refused: %s", as_str(reply.get("code")))
-                return
-            self._tokens.accepted(expiry_s(reply))
+                return await self._commands.once(partial(auth_refresh, token=token))
+
+        while connection is self._connection and await renewed(self._tokens, self._settings.refresh_before_s, refresh):
+            pass
 
     def _fail(self, error: AntiphonError) -> None:
-        """Stop for good: all that waits, and all that comes later, raises `error`."""
         if self._failure is not None:
             return
-        self._failure = error
-        self._commands.fail(error)
+        super()._fail(error)
         for session in list(self._sessions.values()):
             session.fail(error)

@@ -11,7 +11,7 @@ from typing import Final
 from ._host import CommandBuilder
 from ._json import JsonObject, as_int, as_str
 from .connection import Connection, Outgoing
-from .errors import AntiphonError, CommandQueueFull, ConnectionClosed, refusal
+from .errors import UNDELIVERABLE, AntiphonError, CommandQueueFull, ConnectionClosed, refusal
 from .reconnect import full_jitter_s
 from .settings import Settings
 
@@ -79,7 +79,7 @@ class Commands:
         for outgoing, reply in self._pending.values():
             if outgoing.sends >= self._settings.command_sends:
                 text = f"sent {outgoing.sends} times, and each time the connection died"
-                _reject(reply, ConnectionClosed("undeliverable", text))
+                _reject(reply, ConnectionClosed(UNDELIVERABLE, text))
             elif self.connection is not None:
                 self.connection.post(outgoing)
 

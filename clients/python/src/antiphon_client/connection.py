@@ -18,7 +18,9 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 
 from ._json import JsonObject, as_str, encode, parse_object
+from .bell import Bell
 from .errors import AntiphonError, ConnectFailed, FrameTooLarge, Unauthorized, refusal
+from .liveness import SOMEWHERE, Address
 from .protocol import CONNECT_PATH, SUBPROTOCOL, Welcome
 from .reconnect import Action, CloseAdvice, Pacer, classify_close
 from .settings import Settings
@@ -93,6 +95,14 @@ class Connection:
         self._paused = False
         self._resumed = asyncio.Event()
         self._dead = False
+        self._doubts = asyncio.Event()
+        self._heard = Bell()
+
+    @property
+    def peer(self) -> Address:
+        """Where the socket leads: the gateway's address, or that of what stands before it."""
+        name = self._socket.get_extra_info("peername")
+        return SOMEWHERE if not isinstance(name, tuple) else (str(name[0]), int(name[1]))
 
     def post(self, outgoing: Outgoing) -> None:
         """Queue a command. How many there are is bounded by the client.
@@ -111,6 +121,10 @@ class Connection:
         finally:
             self._paused = False
             self._heard_at = self._now()
+
+    def doubt(self) -> None:
+        """Ask for a sign of life now; the connection is cut if none comes within `liveness_timeout_s`."""
+        self._doubts.set()
 
     def resume(self) -> None:
         """Go on reading, if paused."""
@@ -141,6 +155,7 @@ class Connection:
         while True:
             message = await self._socket.receive()
             self._heard_at = self._now()
+            self._heard.ring()
             match message.type:
                 case aiohttp.WSMsgType.TEXT:
                     frame = parse_object(message.data)
@@ -187,16 +202,34 @@ class Connection:
         return len(text) > limit or (len(text) * 4 > limit and len(text.encode()) > limit)
 
     async def _watch(self) -> None:
-        """Cut the connection if nothing at all has been heard for too long."""
+        """Cut the connection if nothing at all has been heard for too long, or when it is in doubt."""
         limit_s = HEARTBEATS_MISSED * self.welcome.heartbeat_s
-        while True:
+        alive = True
+        while alive:
             silent_s = 0.0 if self._paused else self._now() - self._heard_at
-            if silent_s >= limit_s:
-                logger.warning("connection %s is dead", self.welcome.connection)
-                self._dead = True
-                await shut(self._socket, self._settings.close_timeout_s)
-                return
-            await asyncio.sleep(limit_s - silent_s)
+            try:
+                async with asyncio.timeout(limit_s - silent_s):
+                    await self._doubts.wait()
+            except TimeoutError:
+                alive = self._paused or self._now() - self._heard_at < limit_s
+            else:
+                self._doubts.clear()
+                alive = await self._answers()
+        logger.warning("connection %s is dead", self.welcome.connection)
+        self._dead = True
+        await shut(self._socket, self._settings.close_timeout_s)
+
+    async def _answers(self) -> bool:
+        """Whether anything is heard in time after a ping. A paused reader hears nothing: that is no sign."""
+        try:
+            async with asyncio.timeout(self._settings.liveness_timeout_s):
+                await self._socket.ping()
+                await self._heard.wait()
+        except TimeoutError:
+            return self._paused
+        except (aiohttp.ClientError, OSError):
+            return True  # the reader finds out why
+        return True
 
 
 async def _as_coroutine(work: Callable[[], Awaitable[None]]) -> None:

@@ -17,6 +17,7 @@
     │   ├── NotFirst                  somebody (or you) claimed, resolved, voted, created before
     │   └── NotYours                  the call, or the lane, is somebody else's
     ├── InputNotApplied               a stored input will never enter the transcript
+    ├── RunFailed                     the run of an answer was cancelled, or failed
     ├── FrameTooLarge                 a frame is over the limit of one of the two sides
     ├── CommandQueueFull              too many commands wait for a reply (a limit of this client)
     ├── CursorInvalid                 a cursor is not `<epoch>:<seq>` (also a ValueError)
@@ -37,6 +38,9 @@ from typing import Final
 from ._json import retry_after_s
 
 _NO_DATA: Final[Mapping[str, object]] = {}
+
+UNDELIVERABLE: Final = "undeliverable"
+"""The code of the `ConnectionClosed` of a command with which connection after connection died."""
 
 
 class AntiphonError(Exception):
@@ -135,6 +139,19 @@ class InputNotApplied(AntiphonError):
     `cancelled` (taken back in time), `superseded` (the sender's next one took its place), the code
     of a refusal of `input.send`, or that of the owner's `input.failed`.
     """
+
+
+class RunFailed(AntiphonError):
+    """The run that was to answer did not end well; what it had said until then is in `text`.
+
+    `kind` is that of the `Outcome`: `cancelled` or `error`; `code` is the outcome's code, else its
+    reason, else its kind.
+    """
+
+    def __init__(self, kind: str, code: str, message: str, text: str) -> None:
+        super().__init__(code, message)
+        self.kind = kind
+        self.text = text
 
 
 class FrameTooLarge(AntiphonError):

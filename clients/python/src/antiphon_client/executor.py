@@ -26,6 +26,7 @@ from ._json import JsonObject, as_object, check_json
 from .errors import AntiphonError, CommandRefused, ContentTooLarge, FrameTooLarge, ValueRefused
 from .frames import tool_claim, tool_progress, tool_release, tool_result
 from .model import Call
+from .threads import Threads
 from .tools import Execution, Tool
 
 logger = logging.getLogger("antiphon_client")
@@ -72,6 +73,7 @@ class Executor:
         self._tools = tools
         self._settings = host.settings
         self._slots = asyncio.Semaphore(self._settings.tool_executions)
+        self._threads = Threads(self._settings.tool_executions)
         self._open: dict[Key, Call] = {}
         self._ts = 0
         self._jobs: dict[Key, _Job] = {}
@@ -208,7 +210,7 @@ class Executor:
     async def _outcome(self, job: _Job) -> JsonObject:
         call = job.call
         progress = partial(self._progress, job)
-        execution = Execution(call.tool_call_id, call.run_id, call.deadline, progress, call.trace)
+        execution = Execution(call.tool_call_id, call.run_id, call.deadline, progress, call.trace, self._threads)
         try:
             value = await self._tools[call.name].execute(as_object(call.args) or {}, execution)
             check_json(value, "the result")

@@ -75,6 +75,13 @@ class Ledger:
         for each in fields(self):
             setattr(self, each.name, getattr(empty, each.name))
 
+    def copy(self) -> Ledger:
+        """What a reader sees, as it stands; what is only needed to go on folding is left out."""
+        copied = replace(self, seen=set(), ended=deque(), past={}, written={}, changes=[])
+        for name in ("lanes", "runs", "queue", "calls", "approvals", "handoffs", "remembered"):
+            setattr(copied, name, dict(getattr(self, name)))
+        return copied
+
     def taken_back(self, input_id: str) -> tuple[JsonObject | None] | None:
         """Who took an input back, if that is what became of it, not long ago."""
         ends = (end for end in reversed(self.ended) if end[0] == input_id)

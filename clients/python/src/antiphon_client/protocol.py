@@ -45,6 +45,7 @@ __all__ = [
     "Welcome",
     "chain_verdict",
     "classify_close",
+    "cursor_after",
     "encode",
     "full_jitter_s",
     "parse_object",
@@ -248,6 +249,19 @@ class Reset:
 
 
 SessionEvent = Entry | Snapshot | CaughtUp | Gap | Reset
+
+
+def cursor_after(event: SessionEvent, before: Cursor | None) -> Cursor | None:
+    """The place to go on from once this event is handled; None: there is none, a snapshot follows."""
+    match event:
+        case Entry():
+            return Cursor(event.epoch, event.seq)
+        case Snapshot():
+            return Cursor(event.epoch, event.as_of)
+        case Gap() | Reset():
+            return None
+        case CaughtUp():
+            return before
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,17 @@ from weakref import WeakValueDictionary
 
 from ._json import JsonObject, as_count, as_str
 from ._trace import headers_of
-from .changes import Change, Emptied, Imported, InputApplied, InputDropped, InputSpoken, Outcome, RunEnded
+from .changes import (
+    MESSAGE_PREFIX,
+    Change,
+    Emptied,
+    Imported,
+    InputApplied,
+    InputDropped,
+    InputSpoken,
+    Outcome,
+    RunEnded,
+)
 from .errors import AntiphonError, InputNotApplied
 from .rules.names import RUN_PREFIX
 from .state import State
@@ -176,6 +186,9 @@ class ReceiptSource(Protocol):
     def waiting(self) -> AbstractContextManager[None]:
         """While inside, somebody waits for an entry: the socket must be read."""
 
+    async def cancel_run(self, run_id: str, mode: str | None = None) -> str:
+        """Stop a run."""
+
 
 class Receipt:
     """An input that is stored in the log.
@@ -222,6 +235,21 @@ class Receipt:
         going on, a merged one into that of another input.
         """
         return self._progress.run_id
+
+    @property
+    def message_id(self) -> str:
+        """The input's message, once it is applied; until then (or if that was not seen), the one it is to be."""
+        applied = self._progress.applied
+        return (applied and applied.message_id) or MESSAGE_PREFIX + self.input_id
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the run ended; None while that is not known."""
+        return self._progress.outcome
+
+    async def cancel(self, mode: str | None = None) -> str:
+        """Stop the run, as `Session.cancel_run` does."""
+        return await self._source.cancel_run(self.run_id, mode)
 
     async def applied(self) -> InputApplied:
         """Wait until the input has entered the transcript.

@@ -6,20 +6,20 @@ import asyncio
 import logging
 import uuid
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 
 from ._host import Host
 from ._json import JsonObject
 from ._trace import current
 from .buffer import EventBuffer, EventStream
-from .errors import AntiphonError, ClientClosed, CommandRefused
-from .executor import Executor
-from .following import Following
+from .conversing import Conversing
+from .deciding import Decide
+from .errors import AntiphonError, ClientClosed, ConnectionClosed
+from .following import View
 from .frames import check_text, command, input_send
 from .marks import Mark, Marks
-from .presence import STATES, Presence, PresenceBoard
+from .presence import Presence
 from .protocol import (
     Backoff,
     CaughtUp,
@@ -29,10 +29,11 @@ from .protocol import (
     Reset,
     SessionEvent,
     Snapshot,
+    cursor_after,
 )
 from .receipts import Receipt
+from .saved import Saved, dump_fold
 from .state import State
-from .steering import Steering
 from .subscription import Disturbance, Output, Pause, Phase, Refused, Subscription
 from .tools import NO_TOOLS, Tool, how
 from .transcript import Message
@@ -40,7 +41,7 @@ from .transcript import Message
 logger = logging.getLogger("antiphon_client")
 
 
-class Session(Steering):
+class Session(Conversing):
     """A session of a `Client`; made by `Client.session()`.
 
     It is read from the first `events()` or `send()` on. What arrives is folded at once into
@@ -60,26 +61,28 @@ class Session(Steering):
         every: bool = False,
         tools: Mapping[str, Tool] = NO_TOOLS,
         watching: bool = True,
+        decide: Decide | None = None,
+        saved: Saved | None = None,
     ) -> None:
-        super().__init__(host, name)
+        super().__init__(host, name, cursor, tools, decide)
         settings = host.settings
+        cursor = cursor if saved is None else saved.begin
         declared = how(every=every, tools=tools.values(), watching=watching)
         self._sub = Subscription(name, cursor, declared=declared, chain_retries=settings.chain_retries)
         self._buffer = EventBuffer(settings.buffer_events, settings.buffer_bytes, cursor)
         self._backoff = Backoff(settings.backoff_base_s, settings.backoff_cap_s)
         self._handled = cursor
         self._behind = False
-        self._error: AntiphonError | None = None
-        self._executor = Executor(host, name, tools) if tools else None
-        self._following = Following(cursor, settings.transcript_messages, self._executor)
-        self._executing: asyncio.Task[None] | None = None
-        self._presence = PresenceBoard()
         self._marks = Marks(host, name)
-        self._says = "active"
+        self._iterated = saved is not None and saved.handled is not None
         self._retry: asyncio.TimerHandle | None = None
         self._arrived = asyncio.Event()
         self._settled = asyncio.Event()
         self._stream: Callable[[], EventStream | None] = lambda: None
+        if saved is not None:
+            self._following.resume(saved)
+            for unsent in saved.unsent:
+                self._outbox.add(unsent)
 
     # ---- reading
 
@@ -108,55 +111,43 @@ class Session(Steering):
         return self._following.fold.messages
 
     @property
-    def error(self) -> AntiphonError | None:
-        """Why the session cannot be read; None while it can, or nobody has tried."""
-        return self._error or self._host.failure
+    def view(self) -> View:
+        """`state` and `messages` as they stand now, together; what is returned does not change later."""
+        return self._following.view
 
-    @property
-    def presence(self) -> Presence | None:
-        """Who is there, as the gateway said last; None before it did.
-
-        While the connection is lost the last word is kept, marked `stale`.
-        """
-        return self._presence.now
-
-    async def presence_changes(self) -> AsyncIterator[Presence]:
-        """Iterate over `presence`: as it is now, then whenever it changes (also when it gets stale).
+    async def changes(self) -> AsyncIterator[View]:
+        """Iterate over `view`: as it is now, then whenever something has been folded.
 
         Who is slow gets the latest one; those between are left out. Ends when the session is
         closed; raises when it cannot be read. Any number of iterations may go on at once.
         """
         self.follow()
-        given: Presence | None = None
+        given: Cursor | None = None
+        first = True
         while not self._closed:
-            if self._presence.now is not None and self._presence.now is not given:
-                given = self._presence.now
-                yield given
+            if first or self._following.place != given:
+                first, given = False, self._following.place
+                yield self._following.view
                 continue
             if self.error is not None:
                 raise self.error
             with self.waiting():
-                await self._presence.changed()
+                await self._following.bell.wait()
 
-    async def set_presence(self, state: str) -> None:
-        """Say what the user is doing on this device: `active` (to begin with), `typing`, `idle`, `away`.
+    def save(self) -> dict[str, object]:
+        """All of it, as JSON: what is folded, the cursor, and the `outbox`.
 
-        It is said again after each reconnect. Raises ValueError for another state, and the session's
-        error if it cannot be read.
+        Keep it, and pass it to `Client.session(saved=…)` in a later process: that goes on from here, in
+        the middle of a run, too, with `state` and `messages` as they are now. `events()` goes on after
+        what it has given out here.
         """
-        if state not in STATES:
-            raise ValueError(f"not a state of presence: {state!r}")
-        self._check_open()
-        self.follow()
-        await self._wait_settled()
-        if self.error is not None:
-            raise self.error
-        try:
-            await self._ask("presence.set", state=state)
-        except CommandRefused as refused:
-            if refused.code != "not_subscribed":
-                raise
-        self._says = state  # if the place is just being read again: it is said with the next subscription
+        return self.save_at(self._handled)
+
+    def save_at(self, handled: Cursor | None) -> dict[str, object]:
+        """The same, for a reader who has handled the events up to there, and not yet those that came since."""
+        place = self._following.place
+        fold = {} if place is None else dump_fold(self._following.fold)
+        return Saved(self._name, place, handled if self._iterated else None, fold, self.outbox).as_dict()
 
     def events(self) -> EventStream:
         """Iterate over what happens: `Snapshot`, `Entry`, `CaughtUp`, `Gap` and `Reset` objects.
@@ -167,7 +158,8 @@ class Session(Steering):
         """
         if self._stream() is not None:
             raise RuntimeError(f"session {self._name} is being iterated already")
-        stream = EventStream(self._next_event)
+        stream = EventStream(self)
+        self._iterated = True
         # weak, so that a loop left by `break` or an error stops counting as a consumer
         self._stream = weakref.ref(stream, lambda _ref: self._host.wake_reader())
         self.follow()
@@ -192,8 +184,7 @@ class Session(Steering):
             return
         self._closed = True
         try:
-            if self._executing is not None and self._executing.cancel():
-                await asyncio.wait([self._executing])
+            await self._acting.end()
         finally:
             self._leave()
 
@@ -237,12 +228,6 @@ class Session(Steering):
         self._following.book.stored(progress, reply, self._following.fold.state, readable=self._error is None)
         return Receipt(progress, self, reply)
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """While inside, somebody waits for an entry: the socket is read whatever happens."""
-        with self._host.waiting():
-            yield
-
     # ---- driven by the client
 
     def connected(self) -> None:
@@ -259,7 +244,10 @@ class Session(Steering):
     def fail(self, error: AntiphonError) -> None:
         """The session cannot be read, because of `error`."""
         self._error = error
+        if isinstance(error, ConnectionClosed):
+            self._outbox.fail(error)
         self._following.book.wake()
+        self._following.bell.ring()
         self._presence.lost()
         self._presence.wake()
         self._arrived.set()
@@ -272,14 +260,25 @@ class Session(Steering):
             await self._take(output, size_bytes)
         self._drive()
 
-    # ---- inside
+    # ---- driven by the iteration
 
-    async def _next_event(self, stream: EventStream) -> SessionEvent | None:
-        if self._stream() is not stream:
-            if self._closed:
-                return None
+    @property
+    def has_event(self) -> bool:
+        """Whether an event is there to be given out."""
+        return len(self._buffer) > 0
+
+    def leave(self, stream: EventStream) -> None:
+        """This iteration is over."""
+        if self._stream() is stream:
+            self._stream = lambda: None
+            self._arrived.set()
+            self._host.wake_reader()
+
+    async def next_event(self, stream: EventStream) -> SessionEvent | None:
+        """The next event; None at the end."""
+        if self._stream() is not stream and not self._closed:
             raise RuntimeError("this iteration is over; call events() again")
-        while True:
+        while self._stream() is stream:
             # whoever asks for the next event has handled those before
             self._marks.handled(-1 if self._handled is None else self._handled.seq)
             event = self._buffer.take()
@@ -296,18 +295,13 @@ class Session(Steering):
             self._arrived.clear()
             with self.waiting():  # a slow consumer of another session must not hold this one up
                 await self._arrived.wait()
+        return None
+
+    # ---- inside
 
     def _moved(self, event: SessionEvent) -> None:
         """An event is given out: move the cursor, and let in what there is room for now."""
-        match event:
-            case Entry():
-                self._handled = Cursor(event.epoch, event.seq)
-            case Snapshot():
-                self._handled = Cursor(event.epoch, event.as_of)
-            case Gap() | Reset():
-                self._handled = None
-            case CaughtUp():
-                pass
+        self._handled = cursor_after(event, self._handled)
         if not self._buffer.low:
             return
         self._host.wake_reader()
@@ -373,8 +367,7 @@ class Session(Steering):
     # ---- the subscription's commands
 
     def _drive(self) -> None:
-        if self._executor is not None and self._executing is None and self._host.connected:
-            self._executing = self._host.start(self._executor.run())
+        self._acting.begin()
         if self._retry is None:
             self._host.post(self._sub.command, self._on_reply)
 

@@ -16,6 +16,11 @@ class Settings:
     command_retries: int = 5
     """How often a command is repeated that the gateway refused as `unavailable` and the like."""
 
+    outbox_inputs: int = 256
+    """Messages of one session that wait in `Session.outbox`; more: `CommandQueueFull`."""
+    decisions: int = 8
+    """Approvals of one session that its `decide` is asked about at once; more wait."""
+
     buffer_events: int = 1024
     """Events of one session that wait for `events()`."""
     buffer_bytes: int = 4 * 1024 * 1024
@@ -34,8 +39,11 @@ class Settings:
     tool_release_timeout_s: float = 2.0
     """How long closing may take to let go of the calls that are being executed."""
 
-    first_connect_timeout_s: float = 10.0
-    """How long `async with Client(...)` tries before it raises `ConnectFailed`."""
+    first_connect_timeout_s: float | None = 10.0
+    """How long `async with Client(...)` tries before it raises `ConnectFailed`.
+
+    None: it does not wait. The client is there at once and connects when that can be done; what is
+    sent until then waits."""
     connect_timeout_s: float = 10.0
     """How long one attempt may take, from the TCP connection to `welcome`."""
     reconnect_attempts: int | None = None
@@ -46,6 +54,12 @@ class Settings:
     """A connection that lasted this long, or brought anything new, resets the back-off."""
     close_timeout_s: float = 1.0
     """How long the closing handshake may take."""
+    liveness_check_s: float | None = 5.0
+    """How often to look whether this machine has slept or changed its network; None: never."""
+    liveness_slack_s: float = 5.0
+    """So much longer than that since the last look: it has slept (or this process was stopped)."""
+    liveness_timeout_s: float = 5.0
+    """How long a gateway may take to answer when a connection is in doubt, before that is cut."""
 
     refresh_before_s: float = 30.0
     """A provider's token is renewed this long before it expires (or at half its life)."""

@@ -28,86 +28,92 @@ class State:
     """
 
     def __init__(self, *, partial: bool = False) -> None:
-        self._ledger = Ledger(partial=partial)
+        self.ledger = Ledger(partial=partial)
+
+    def copy(self) -> State:
+        """The state as it stands now: to be read, not moved on."""
+        copied = State()
+        copied.ledger = self.ledger.copy()
+        return copied
 
     @classmethod
     def from_dict(cls, raw: JsonObject) -> State:
         """The state of a snapshot; parts that are malformed are left out."""
         state = cls()
-        state._ledger = Ledger.from_dict(raw)
+        state.ledger = Ledger.from_dict(raw)
         return state
 
     def as_dict(self) -> dict[str, object]:
         """As in a snapshot, ready for JSON."""
-        return self._ledger.as_dict()
+        return self.ledger.as_dict()
 
     @property
     def partial(self) -> bool:
         """Whether it began at a stored cursor, and knows only what came after that."""
-        return self._ledger.partial
+        return self.ledger.partial
 
     @property
     def status(self) -> str:
         """`closed`, `paused`, `requires_action`, `running`, `human` or `idle`: the first that holds."""
-        return self._ledger.status
+        return self.ledger.status
 
     @property
     def title(self) -> str | None:
         """The session's title."""
-        return self._ledger.title
+        return self.ledger.title
 
     @property
     def metadata(self) -> JsonObject:
         """What the session's users keep with it."""
-        return MappingProxyType(dict(self._ledger.metadata))
+        return MappingProxyType(dict(self.ledger.metadata))
 
     @property
     def config(self) -> Config:
         """How the session deals with inputs, approvals and being unwatched."""
-        return self._ledger.config
+        return self.ledger.config
 
     @property
     def lanes(self) -> Mapping[str, Lane]:
         """The lanes by name."""
-        return MappingProxyType(dict(self._ledger.lanes))
+        return MappingProxyType(dict(self.ledger.lanes))
 
     @property
     def runs(self) -> tuple[Run, ...]:
         """The running runs, in the order of their start."""
-        return tuple(self._ledger.runs.values())
+        return tuple(self.ledger.runs.values())
 
     @property
     def inputs(self) -> tuple[Input, ...]:
         """The inputs that wait, next first."""
-        return tuple(self._ledger.queue.values())
+        return tuple(self.ledger.queue.values())
 
     @property
     def calls(self) -> tuple[Call, ...]:
         """The open calls of tools, in the order they were requested."""
-        return tuple(self._ledger.calls.values())
+        return tuple(self.ledger.calls.values())
 
     @property
     def approvals(self) -> tuple[Approval, ...]:
         """The pending approvals and questions, in the order they were requested."""
-        return tuple(self._ledger.approvals.values())
+        return tuple(self.ledger.approvals.values())
 
     @property
     def handoffs(self) -> tuple[Handoff, ...]:
         """The hand-overs that wait for a human."""
-        return tuple(self._ledger.handoffs.values())
+        return tuple(self.ledger.handoffs.values())
 
     @property
     def remembered(self) -> Mapping[str, JsonObject]:
         """What was decided for always, by key: `option` and `by`."""
-        return MappingProxyType(dict(self._ledger.remembered))
+        return MappingProxyType(dict(self.ledger.remembered))
 
     def is_running(self, run_id: str) -> bool:
         """Whether this run is running."""
-        return run_id in self._ledger.runs
+        return run_id in self.ledger.runs
 
     def is_queued(self, input_id: str) -> bool:
         """Whether this input waits."""
-        return input_id in self._ledger.queue
+        return input_id in self.ledger.queue
 
     def apply(self, entry: Entry) -> list[Change]:
         """Fold one entry; returns what somebody may wait for, in order."""
@@ -117,11 +123,11 @@ class State:
         """Fold one entry, event by event; yields each event that counts, and what it did."""
         claims = entry.lane is not None and entry.off is None and len(entry.events) == 1
         claims = claims and entry.events[0].get("type") == OWNER
-        if not claims and not admits(self._ledger, entry):
+        if not claims and not admits(self.ledger, entry):
             return
         for event in entry.events:
             self._apply_event(entry, event, claims=claims)
-            changes, self._ledger.changes = self._ledger.changes, []
+            changes, self.ledger.changes = self.ledger.changes, []
             yield event, changes
 
     def _apply_event(self, entry: Entry, event: JsonObject, *, claims: bool) -> None:
@@ -133,4 +139,4 @@ class State:
         else:
             rule = (OF_ANYBODY if entry.lane is None else OF_OWNERS).get(kind)
         if rule is not None:
-            rule(self._ledger, entry, event)
+            rule(self.ledger, entry, event)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from ._host import Host
@@ -90,6 +90,15 @@ class Steering:
         found = (Message.from_dict(raw) for raw in as_objects(reply.get("messages")))
         messages = tuple(message for message in found if message is not None)
         return HistoryPage(messages, as_count(reply.get("before")))
+
+    async def history_pages(self, before: int | None = None, limit: int = 50) -> AsyncIterator[HistoryPage]:
+        """Iterate over the pages of `history`, the newest first; each has its messages oldest first."""
+        while True:
+            page = await self.history(before, limit)
+            yield page
+            if page.before is None or page.before == before:
+                return
+            before = page.before
 
     # ---- approvals and questions
 

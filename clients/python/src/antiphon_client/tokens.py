@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
+from ._json import JsonObject, as_str
 from .errors import AntiphonError, ConnectionClosed, Unauthorized
+from .protocol import expiry_s
+from .threads import Threads, called
 
-TokenProvider: TypeAlias = Callable[[], Awaitable[str]]
+logger = logging.getLogger("antiphon_client")
+
+TokenProvider: TypeAlias = Callable[[], Awaitable[str]] | Callable[[], str]
 """Returns a valid token. It is asked when there is none, when the gateway refuses the present
-one, and some time before that expires; never twice at once."""
+one, and some time before that expires; never twice at once. A coroutine function is called in the
+event loop, any other in a thread."""
+
+_RENEW_CHECK_S: Final = 3600.0
 
 
 class TokenUnavailable(Exception):
@@ -24,6 +35,7 @@ class Tokens:
             raise ValueError("give a token, a token provider, or both")
         self._token = token
         self._provider = provider
+        self._threads = Threads(1)
         self._expires_at: float | None = None
         self._fresh = False
         """Whether the token comes from the provider and no gateway has judged it yet."""
@@ -45,7 +57,7 @@ class Tokens:
         if self._provider is None:
             raise Unauthorized("unauthorized", "the token is refused and there is no provider")
         try:
-            token = await self._provider()
+            token = await called(self._threads, self._provider)
         except AntiphonError:
             raise  # the provider's own word that there is no sense in going on
         except Exception as error:
@@ -69,3 +81,24 @@ class Tokens:
             return None
         left = self._expires_at - now
         return max(left - before_s, left / 2)
+
+
+async def renewed(tokens: Tokens, before_s: float, refresh: Callable[[str], Awaitable[JsonObject]]) -> bool:
+    """Wait until the token is to be renewed, and put a new one in place by `refresh`; False: it stays as it is."""
+    pause_s = tokens.renew_after_s(time.time(), before_s)
+    if pause_s is None:
+        return False
+    await asyncio.sleep(min(pause_s, _RENEW_CHECK_S))
+    if pause_s > _RENEW_CHECK_S:
+        return True  # clocks are set; look again
+    try:
+        token = await tokens.renew()
+    except (TokenUnavailable, AntiphonError):
+        logger.warning("no new token; the connection ends with the present one")
+        return False
+    reply = await refresh(token)
+    if reply.get("op") == "error":
+        logger.warning("new token refused: %s", as_str(reply.get("code")))
+        return False
+    tokens.accepted(expiry_s(reply))
+    return True

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from ._json import JsonObject, check_json, encode
+from .threads import Threads
 
 MAX_TOOLS: Final = 64
 MAX_DECLARATION_BYTES: Final = 65_536
@@ -29,6 +32,7 @@ class Execution:
     deadline: int | None
     report: Callable[[object], Awaitable[None]] = field(repr=False)
     trace: Mapping[str, str] = field(default_factory=dict)
+    threads: Threads = field(default_factory=lambda: Threads(1), repr=False)
 
     async def progress(self, value: object) -> None:
         """Show everybody in the session how far it has come; returns once that is stored.
@@ -38,6 +42,53 @@ class Execution:
         """
         check_json(value, "progress")
         await self.report(value)
+
+
+class ThreadExecution:
+    """One call, as a plain function in a thread gets it beside the arguments; see `threaded`."""
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._loop = asyncio.get_running_loop()
+        self._over = threading.Event()
+
+    @property
+    def tool_call_id(self) -> str:
+        """The id of the call."""
+        return self._execution.tool_call_id
+
+    @property
+    def run_id(self) -> str:
+        """The run that waits for it."""
+        return self._execution.run_id
+
+    @property
+    def deadline(self) -> int | None:
+        """As in `Execution.deadline`."""
+        return self._execution.deadline
+
+    @property
+    def trace(self) -> Mapping[str, str]:
+        """As in `Execution.trace`."""
+        return self._execution.trace
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the call is over, so that nobody waits for the result. Look at it now and then, and return."""
+        return self._over.is_set()
+
+    def cancel(self) -> None:
+        """The call is over."""
+        self._over.set()
+
+    def progress(self, value: object) -> None:
+        """Show everybody in the session how far it has come; returns once that is stored.
+
+        Raises as `Execution.progress`, and RuntimeError once the call is over.
+        """
+        if self.cancelled:
+            raise RuntimeError("the call is over")
+        asyncio.run_coroutine_threadsafe(self._execution.progress(value), self._loop).result()
 
 
 Execute: TypeAlias = Callable[[JsonObject, Execution], Awaitable[object]]
@@ -103,3 +154,21 @@ def how(*, every: bool, tools: Iterable[Tool], watching: bool) -> JsonObject:
         "watching": None if watching else False,
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def threaded(function: Callable[[JsonObject, ThreadExecution], object]) -> Execute:
+    """A plain function as `Tool.execute`: each call is executed in a thread of its own.
+
+    A thread cannot be stopped: when the call is over before it returns, `ThreadExecution.cancelled`
+    becomes true, and what it returns later counts as nothing. Until it ends it counts for
+    `Settings.tool_executions`.
+    """
+
+    async def execute(args: JsonObject, execution: Execution) -> object:
+        call = ThreadExecution(execution)
+        try:
+            return await execution.threads.run(lambda: function(args, call))
+        finally:
+            call.cancel()
+
+    return execute

@@ -82,6 +82,15 @@ class Message:
         return found | {key: value for key, value in extra.items() if value is not None}
 
 
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A piece of what an agent says: of one message, which is whole now or not (`done`)."""
+
+    message_id: str
+    text: str
+    done: bool
+
+
 class _Text:
     """A text that mostly grows at its end: pieces are joined only when somebody looks."""
 
@@ -99,6 +108,16 @@ class _Text:
     def append(self, piece: str) -> None:
         """Add to its end."""
         self.put(self._length, piece)
+
+    def since(self, offset: int) -> str:
+        """What comes after `offset`; costs no more than that is long."""
+        found, left = [], self._length - offset
+        for piece in reversed(self._pieces):
+            if left <= 0:
+                break
+            found.append(piece[-left:])
+            left -= len(piece)
+        return "".join(reversed(found))
 
     def put(self, offset: int, piece: str) -> bool:
         """Take over what reaches beyond the end; returns whether the text changed.
@@ -151,6 +170,41 @@ class Transcript:
         """One message by its id."""
         draft = self._drafts.get(message_id)
         return None if draft is None else draft.message()
+
+    def spoken(self, run_id: str, after: str, given: Mapping[str, int]) -> list[Spoken]:
+        """What the agent has said in a run after the message `after`, in order.
+
+        Of each message, the text from the offset on that `given` has for it.
+        """
+        found = []
+        for message_id, draft in reversed(self._drafts.items()):
+            if message_id == after:
+                break
+            if draft.base.run == run_id and draft.base.role == "assistant":
+                piece = draft.text.since(given.get(message_id, 0))
+                found.append(Spoken(message_id, piece, draft.status == DONE))
+        return found[::-1]
+
+    # ---- to be stored
+
+    def dump(self) -> list[object]:
+        """The messages, and what else it takes to go on folding, ready for JSON."""
+        return [
+            {**draft.message().as_dict(), "streamed": draft.base.status == STREAMING, "final": draft.final_reason}
+            for draft in self._drafts.values()
+        ]
+
+    def load(self, messages: Iterable[JsonObject]) -> None:
+        """Begin with what `dump` has written; what is malformed is left out."""
+        for raw in messages:
+            message = Message.from_dict(raw)
+            if message is not None:
+                status = STREAMING if raw.get("streamed") is True else DONE
+                self._keep(replace(message, text="", status=status, reason=None), message.text)
+                draft = self._drafts[message.id]
+                draft.final_reason = as_str(raw.get("final"))
+                if message.status == DONE:
+                    self._end(message.id)
 
     def as_dict(self) -> dict[str, object]:
         """`{"messages": [...]}`, ready for JSON."""
