@@ -74,6 +74,28 @@ def finished(seq: int, prev: int, input_id: str = "i", kind: str = "success") ->
     return entry(seq, prev, {"type": "RUN_FINISHED", "runId": f"run_{input_id}", "outcome": {"type": kind}})
 
 
+def call_requested(seq: int, prev: int, call_id: str = "c", name: str = "count") -> Frame:
+    """A run asks for a tool of clients."""
+    asks = {"type": "tool.requested", "toolCallId": call_id, "name": name, "args": {"n": 2}, "executor": "client"}
+    return entry(seq, prev, asks, run="run_i")
+
+
+def approval_requested(seq: int, prev: int, approval_id: str = "a") -> Frame:
+    """A run asks for an approval."""
+    options = {"options": ["allow_once", "reject_once"], "default": "reject_once", "quorum": 1}
+    asks = {"type": "approval.requested", "approvalId": approval_id, "kind": "approval", "message": "Delete 3 files?"}
+    return entry(seq, prev, {**asks, **options}, run="run_i")
+
+
+async def running(peer: Peer, *frames: Frame) -> None:
+    """The session is open; the run `run_i` is running, and these frames follow."""
+    run = {"runId": "run_i", "lane": "main", "inputId": "i", "attempt": 1}
+    lanes = {"main": {"owner": None, "fence": 1, "run": "run_i"}}
+    await peer.welcome()
+    await peer.subscribed()
+    await peer.send(snapshot(1, lanes=lanes, runs=[run]), *frames)
+
+
 class Peer:
     """One connection, as its script sees it."""
 
@@ -255,3 +277,9 @@ async def take(session: Session, count: int) -> list[SessionEvent]:
 def seqs(events: list[SessionEvent]) -> list[int]:
     """Those of the entries among the events."""
     return [event.seq for event in events if isinstance(event, Entry)]
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Poll what the client does by itself; the gateway's limit bounds it."""
+    while not true():  # noqa: ASYNC110 - what is polled has no event of its own
+        await asyncio.sleep(0.001)

@@ -21,6 +21,7 @@ from clients.python.tests.scripted_gateway import (
     finished,
     snapshot,
     started,
+    until,
 )
 
 USER = {"kind": "user", "id": "user-1"}
@@ -485,7 +486,7 @@ class TestReconnect:
                     if getattr(event, "seq", 0) == 10:
                         break
                 await picker.go.wait()
-                await _until(lambda: not opened.session("demo")._acting._executor._jobs)  # type: ignore[union-attr]
+                await until(lambda: not opened.session("demo")._acting._executor._jobs)  # type: ignore[union-attr]
             await gateway.played(2)
         assert len(picker.asked) == 1
 
@@ -581,7 +582,7 @@ class TestClosing:
         async with ScriptedGateway(script) as gateway, client(gateway, tool_release_timeout_s=60) as opened:
             opened.session("demo", tools=[picker.tool])
             await gateway.played(1)
-            await _until(lambda: not opened.connected)
+            await until(lambda: not opened.connected)
         assert picker.cancelled.is_set()
 
     async def test_the_end_of_the_client_ends_executions(self) -> None:
@@ -654,12 +655,6 @@ class TestDeclaration:
 
         async with ScriptedGateway(script) as gateway, client(gateway) as opened:
             session = opened.session("demo", tools=[Tool("a", execute=nothing)])
-            await _until(lambda: session.error is not None)
+            await until(lambda: session.error is not None)
             assert session.error is not None
             assert session.error.code == "schema_invalid"
-
-
-async def _until(true: Callable[[], bool]) -> None:
-    """Poll what the client does by itself; the gateway's limit bounds it."""
-    while not true():  # noqa: ASYNC110 - what is polled has no event of its own
-        await asyncio.sleep(0.001)

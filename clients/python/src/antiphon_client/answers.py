@@ -93,12 +93,13 @@ class Answer:
         given: dict[str, int] = {}
         said: list[str] = []
         while True:
-            # looked at first: once the outcome is folded, so is all that was said before
-            over = receipt.outcome is not None
-            for piece in self._new(receipt, given):
+            pieces = self._new(receipt, given)
+            for piece in pieces:
                 said.append(piece)
                 yield piece
-            if over:
+            if pieces:
+                continue  # whoever took them may have waited meanwhile
+            if receipt.outcome is not None:
                 break
             if self._session.error is not None:
                 raise self._session.error

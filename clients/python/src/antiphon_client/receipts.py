@@ -149,7 +149,8 @@ class ReceiptBook:
         What the entries have told, or will tell, counts. Only of an input from before that do
         the fold, or else the reply, have to say what became of it.
         """
-        progress.run_id = as_str(reply.get("runId")) or progress.run_id
+        if not progress.past_queue:  # else an entry that was read before has told the run it went into
+            progress.run_id = as_str(reply.get("runId")) or progress.run_id
         progress.seq = as_count(reply.get("seq"))
         progress.was_running = progress.was_running or state.is_running(progress.run_id)
         hidden = progress.seq is None or progress.seq <= progress.hidden_to
