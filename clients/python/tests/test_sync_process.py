@@ -14,7 +14,7 @@ import pytest
 from clients.python.tests.scripted_gateway import Peer, ScriptedGateway, call_requested, running
 
 START = """
-import os, sys, threading, time
+import os, sys, threading, time, warnings
 from antiphon_client import Settings
 from antiphon_client.sync import Client, tool
 
@@ -191,7 +191,9 @@ async def test_a_fork_is_told() -> None:
         session = client.session("demo")
         iteration = session.changes()
         next(iteration)
-        child = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.12 on, a fork beside threads is one
+            child = os.fork()
         if child == 0:
             told = 0
             for use in (lambda: session.send("hi"), lambda: session.state, lambda: next(iteration), client.open):

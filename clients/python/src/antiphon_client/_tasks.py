@@ -61,6 +61,7 @@ class Beside:
         task = self._group.create_task(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _task: work.close())  # one that is cancelled before its first step never began it
         return task
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
