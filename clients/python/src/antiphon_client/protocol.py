@@ -26,6 +26,7 @@ from ._json import (
 )
 from ._trace import headers_of
 from .errors import CursorInvalid
+from .events import Event, read
 from .reconnect import Action, Backoff, CloseAdvice, classify_close, full_jitter_s
 
 __all__ = [
@@ -158,6 +159,11 @@ class Entry:
     def cursor(self) -> str:
         """The cursor to store once this entry is handled."""
         return f"{self.epoch}:{self.seq}"
+
+    @property
+    def typed(self) -> tuple[Event, ...]:
+        """`events` as values of `antiphon_client.events`, made anew each time."""
+        return tuple(read(raw) for raw in self.events)
 
     @property
     def fence(self) -> int | None:
