@@ -142,6 +142,17 @@ class TestBounds:
             await first.stored()
         assert [unsent.content for unsent in session.outbox] == ["a", "b"]
 
+    async def test_as_many_as_may_be_sent_at_once(self) -> None:
+        """Without a connection, too."""
+        async with offline(free_port(), pending_commands=2) as opened, asyncio.TaskGroup() as group:
+            session = opened.session("demo")
+            sending = [group.create_task(session.send(text)) for text in "ab"]
+            await asyncio.sleep(0)
+            with pytest.raises(CommandQueueFull):
+                await session.send("c")
+            for task in sending:
+                task.cancel()
+
     async def test_a_refusal_is_that_message_s_alone(self) -> None:
         async def script(peer: Peer) -> None:
             await peer.opened()

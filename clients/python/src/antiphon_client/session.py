@@ -6,7 +6,8 @@ import asyncio
 import logging
 import uuid
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 
 from ._host import Host
@@ -15,7 +16,7 @@ from ._trace import current
 from .buffer import EventBuffer, EventStream
 from .conversing import Conversing
 from .deciding import Decide
-from .errors import AntiphonError, ClientClosed, ConnectionClosed
+from .errors import AntiphonError, ClientClosed, CommandQueueFull, ConnectionClosed
 from .following import View
 from .frames import check_text, command, input_send
 from .marks import Mark, Marks
@@ -78,6 +79,7 @@ class Session(Conversing):
         self._retry: asyncio.TimerHandle | None = None
         self._arrived = asyncio.Event()
         self._settled = asyncio.Event()
+        self._unsettled = 0
         self._stream: Callable[[], EventStream | None] = lambda: None
         if saved is not None:
             self._following.resume(saved)
@@ -221,7 +223,8 @@ class Session(Conversing):
         progress = self._following.book.open(chosen, self._following.fold.state, self._following.seq)
         if self._error is None:  # a token may give `send` without `read`
             self.follow()
-            await self._wait_settled()
+            with self._place_to_wait():
+                await self._wait_settled()
         headers = current() if trace is None else trace
         build = partial(input_send, session=self._name, input_id=chosen, content=content, mode=mode, trace=headers)
         reply = await self._host.call(build)
@@ -393,6 +396,17 @@ class Session(Conversing):
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+
+    @contextmanager
+    def _place_to_wait(self) -> Iterator[None]:
+        """One of as many as may wait for a reply: those who send before there is a connection are bounded, too."""
+        if self._unsettled >= self._host.settings.pending_commands:
+            raise CommandQueueFull("command_queue_full", "too many commands wait", retryable=True)
+        self._unsettled += 1
+        try:
+            yield
+        finally:
+            self._unsettled -= 1
 
     async def _wait_settled(self) -> None:
         """Until the subscription is answered, so that the run's entries come after its start."""
