@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from antiphon_client import ClientClosed, NotAllowed, View
+from antiphon_client import ClientClosed, NotAllowed, Session, View
 from antiphon_client._tasks import Beside
 from clients.python.tests.scripted_gateway import (
     END,
@@ -143,6 +144,46 @@ class TestIterations:
             await anext(stream)
             await anext(stream)
             assert not stream.ready
+
+
+WAITS: dict[str, Callable[[Session], Awaitable[object]]] = {
+    "answer": lambda session: session.answer("hi"),
+    "an answer's next piece": lambda session: anext(aiter(session.ask("hi"))),
+    "stored": lambda session: session.submit("hi").stored(),
+    "send": lambda session: session.send("hi"),
+    "events": lambda session: _drained(session.events()),
+    "changes": lambda session: _drained(session.changes()),
+    "presence": lambda session: _drained(session.presence_changes()),
+    "pages": lambda session: anext(session.history_pages()),
+    "a command": lambda session: session.cancel_run("run_x"),
+}
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+async def test_any_wait_may_be_cancelled(wait: Callable[[Session], Awaitable[object]]) -> None:
+    """At once; afterwards the session is as good as before, and nobody is left waiting."""
+
+    async def script(peer: Peer) -> None:
+        await peer.opened()
+        while (command := await peer.receive())["op"] != "approval.revoke":
+            pass  # none of them gets a reply
+        await peer.ok(command, key="k")
+
+    async with ScriptedGateway(script) as gateway, client(gateway) as opened:
+        session = opened.session("demo")
+        session.follow()
+        await until(lambda: session.view.cursor is not None)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await wait(session)
+        await session.revoke("k")
+        assert opened._waiters == 0 or session.outbox
+        assert session.events() is not None
+
+
+async def _drained(source: AsyncIterator[object]) -> None:
+    async for _ in source:
+        pass
 
 
 class TestHistory:
