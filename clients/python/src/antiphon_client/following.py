@@ -35,23 +35,25 @@ class Following:
     def __init__(self, cursor: Cursor | None, message_limit: int | None, acting: Acting) -> None:
         self.book = ReceiptBook()
         self.bell = Bell()
-        self.place = cursor
+        self.seq = -1 if cursor is None else cursor.seq
+        self._epoch = "" if cursor is None else cursor.epoch
         self._limit = message_limit
         self._acting = acting
         self._shown: State | None = None
         self.fold = self._new_fold(State(partial=cursor is not None))
 
     @property
-    def seq(self) -> int:
-        """The latest entry that is folded, -1 before the first."""
-        return -1 if self.place is None else self.place.seq
+    def place(self) -> Cursor | None:
+        """The place of the latest entry that is folded; None before the first."""
+        return None if self.seq < 0 else Cursor(self._epoch, self.seq)
 
     @property
     def view(self) -> View:
         """The session as it stands."""
         if self._shown is None:
             self._shown = self.fold.state.copy()
-        return View(None if self.place is None else str(self.place), self._shown, tuple(self.fold.messages))
+        place = self.place
+        return View(None if place is None else str(place), self._shown, tuple(self.fold.messages))
 
     def resume(self, saved: Saved) -> None:
         """Go on with what an earlier process has folded."""
@@ -62,7 +64,7 @@ class Following:
     def forget(self) -> None:
         """What was folded is void; a snapshot follows."""
         self.fold = self._new_fold(State())
-        self.place = self._shown = None
+        self.seq, self._shown = -1, None
         self.bell.ring()
 
     def begin(self, snapshot: Snapshot) -> None:
@@ -81,11 +83,11 @@ class Following:
         if entry.off is None:
             self._moved(Cursor(entry.epoch, entry.seq), entry.ts)
         else:  # a delta changes nothing but a text
-            self.place = Cursor(entry.epoch, entry.seq)
+            self.seq = entry.seq
             self.bell.ring()
 
     def _moved(self, place: Cursor, ts: int) -> None:
-        self.place, self._shown = place, None
+        self.seq, self._epoch, self._shown = place.seq, place.epoch, None
         self._acting.look(self.fold.state, ts)
         self.bell.ring()
 
