@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from antiphon_client import CursorInvalid, Entry, Fold, Session, Snapshot
+from antiphon_client import CursorInvalid, Entry, Fold, Session, Snapshot, tool
 from antiphon_client.saved import Saved, dump_fold, load_fold
 from clients.python.tests.scripted_gateway import (
     END,
@@ -16,10 +16,13 @@ from clients.python.tests.scripted_gateway import (
     Peer,
     ScriptedGateway,
     applied,
+    approval_requested,
+    call_requested,
     client,
     delta,
     entry,
     finished,
+    running,
     sent,
     seqs,
     started,
@@ -140,6 +143,34 @@ class TestThroughAClient:
                 session = opened.session("demo", saved=stored)
                 await folded(session, 9)
                 assert [message.text for message in session.messages] == ["hi", "one two three"]
+
+    async def test_a_call_that_was_open_is_executed(self) -> None:
+        """With a cursor alone it would not be seen: it was requested before that."""
+
+        async def before(peer: Peer) -> None:
+            await running(peer, call_requested(2, 1), approval_requested(3, 2))
+
+        async def later(peer: Peer) -> None:
+            await peer.welcome()
+            await peer.subscribed(after=f"{EPOCH}:3")
+            done: set[str] = set()
+            while done != {"tool.result", "approval.respond"}:
+                command = await peer.receive()
+                await peer.ok(command, expiresAt=9_000_000, status="resolved")
+                done |= {command["op"]} - {"tool.claim"}
+
+        @tool
+        async def count(n: int) -> int:
+            return n
+
+        async with ScriptedGateway(before, later) as gateway:
+            async with client(gateway) as opened:
+                session = opened.session("demo")
+                await folded(session, 3)
+                stored = through_json(session.save())
+            async with client(gateway) as opened:
+                opened.session("demo", saved=stored, tools=[count], decide=lambda approval: "allow_once")
+                await gateway.played(2)
 
     async def test_a_log_that_is_another_by_now(self) -> None:
         """What was saved is void; the session begins with a snapshot, as with any cursor."""
