@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
+from collections.abc import Callable, Coroutine
 from typing import Any, get_type_hints
+from unittest.mock import create_autospec
 
 import pytest
 
@@ -101,6 +104,69 @@ def test_the_same_types(asynchronous: type, blocking: type) -> None:
         else:
             args = [counterparts.get(each, each) for each in getattr(result, "__args__", (result,))]
             assert list(getattr(ours_result, "__args__", (ours_result,))) == args, name
+
+
+class _Portal:
+    """Waits here and now; notes the time-outs."""
+
+    def __init__(self) -> None:
+        self.timeouts: list[float | None] = []
+
+    def wait(self, work: Coroutine[Any, Any, Any], timeout_s: float | None = None) -> Any:
+        self.timeouts.append(timeout_s)
+        return asyncio.run(work)
+
+    def read(self, look: Callable[[], Any]) -> Any:
+        return look()
+
+    def post(self, act: Callable[[], object]) -> None:
+        act()
+
+
+def stand_in(asynchronous: type, blocking: type) -> tuple[Any, Any, _Portal]:
+    """A facade's object, what it stands for (a mock of that class), and the portal between them."""
+    inner, portal = create_autospec(asynchronous, instance=True), _Portal()
+    inner.cursor = None
+    if blocking is sync.Client:
+        made: Any = sync.Client("http://localhost", "t")
+        made._inner, made._portal = inner, portal
+    elif blocking is sync.Session:
+        made = sync.Session(sync.Client("http://localhost", "t"), portal, inner)  # type: ignore[arg-type]
+    else:
+        made = blocking(portal, inner)
+    return made, inner, portal
+
+
+@pytest.mark.parametrize(("asynchronous", "blocking"), PAIRS)
+def test_each_call_is_passed_on_as_it_is(asynchronous: type, blocking: type) -> None:
+    """To the method of the same name, every argument in its place, and the time-out to the wait."""
+    passed = 0
+    for name in surface(asynchronous):
+        one = inspect.getattr_static(asynchronous, name, None)
+        if not inspect.iscoroutinefunction(one):
+            continue
+        made, inner, portal = stand_in(asynchronous, blocking)
+        named = [p.name for p in parameters(one) if p.name != "self"]
+        given = [f"a {each}" for each in named]
+        getattr(made, name)(*given, timeout_s=1.5)
+        # an alias is called by the method's own name
+        call = getattr(inner, one.__name__).await_args
+        assert inspect.signature(one).bind(inner, *call.args, **call.kwargs).args[1:] == tuple(given), name
+        assert portal.timeouts == [1.5], name
+        passed += 1
+    assert passed > 0
+
+
+@pytest.mark.parametrize(("asynchronous", "blocking"), PAIRS)
+def test_each_property_is_that_of_the_same_name(asynchronous: type, blocking: type) -> None:
+    wrapped = {pair.values[1] for pair in PAIRS}
+    for name in surface(asynchronous) - {"cursor"}:  # the facade has its own
+        if not isinstance(inspect.getattr_static(asynchronous, name, None), property):
+            continue
+        made, inner, _ = stand_in(asynchronous, blocking)
+        found = getattr(made, name)
+        expected = inner.view.state if (blocking, name) == (sync.Session, "state") else getattr(inner, name)
+        assert (found._inner if type(found) in wrapped else found) is expected, name
 
 
 def test_constructors_are_the_same() -> None:
