@@ -141,7 +141,7 @@ async def test_the_end_of_a_program_closes_it() -> None:
 
     text = """
         session = client.open().session("demo")
-        next(session.changes())
+        next(view for view in session.changes() if view.cursor is not None)
         print("done")
     """
     async with ScriptedGateway(script) as gateway, program(gateway.url, text) as process:
