@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from antiphon_client import Client, ClientClosed, CommandQueueFull, QueueFull, Settings, Unauthorized
+from antiphon_client import Client, ClientClosed, CommandQueueFull, QueueFull, Settings, Unauthorized, Unsent
 from clients.python.tests.scripted_gateway import EPOCH, Peer, ScriptedGateway, client
 
 OFFLINE: dict[str, Any] = {"first_connect_timeout_s": None, "backoff_base_s": 0.01}
@@ -170,6 +170,22 @@ class TestBounds:
         async with offline(free_port()) as opened:
             with pytest.raises(ValueError, match="not empty"):
                 opened.session("demo").submit("")
+
+
+async def test_the_trace_of_a_message_waits_with_it() -> None:
+    trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    unsent = Unsent("i", "a", None, trace)
+    assert Unsent.from_dict(json.loads(json.dumps(unsent.as_dict()))) == unsent
+
+    async def script(peer: Peer) -> None:
+        await peer.opened()
+        command = await peer.expect("input.send", inputId="i", **trace)
+        await peer.ok(command, inputId="i", runId="run_i", seq=1, status="queued", duplicate=False)
+
+    async with ScriptedGateway(script) as gateway, client(gateway) as opened:
+        saved = {**opened.session("other").save(), "session": "demo", "unsent": [unsent.as_dict()]}
+        opened.session("demo", saved=saved)
+        await gateway.played(1)
 
 
 class TestEnds:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from antiphon_client import CursorInvalid, Entry, Fold, Session, Snapshot, tool
+from antiphon_client import CursorInvalid, Entry, Execution, Fold, Session, Snapshot, tool
 from antiphon_client.saved import Saved, dump_fold, load_fold
 from clients.python.tests.scripted_gateway import (
     END,
@@ -29,6 +29,8 @@ from clients.python.tests.scripted_gateway import (
     take,
 )
 from clients.python.tests.test_conformance import load_cases
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def through_json(value: Any) -> Any:
@@ -148,7 +150,7 @@ class TestThroughAClient:
         """With a cursor alone it would not be seen: it was requested before that."""
 
         async def before(peer: Peer) -> None:
-            await running(peer, call_requested(2, 1), approval_requested(3, 2))
+            await running(peer, {**call_requested(2, 1), "traceparent": TRACE}, approval_requested(3, 2))
 
         async def later(peer: Peer) -> None:
             await peer.welcome()
@@ -159,8 +161,11 @@ class TestThroughAClient:
                 await peer.ok(command, expiresAt=9_000_000, status="resolved")
                 done |= {command["op"]} - {"tool.claim"}
 
+        traces: list[str | None] = []
+
         @tool
-        async def count(n: int) -> int:
+        async def count(n: int, execution: Execution) -> int:
+            traces.append(execution.trace.get("traceparent"))
             return n
 
         async with ScriptedGateway(before, later) as gateway:
@@ -171,6 +176,7 @@ class TestThroughAClient:
             async with client(gateway) as opened:
                 opened.session("demo", saved=stored, tools=[count], decide=lambda approval: "allow_once")
                 await gateway.played(2)
+        assert traces == [TRACE]
 
     async def test_a_log_that_is_another_by_now(self) -> None:
         """What was saved is void; the session begins with a snapshot, as with any cursor."""

@@ -146,12 +146,14 @@ def test_each_call_is_passed_on_as_it_is(asynchronous: type, blocking: type) -> 
         if not inspect.iscoroutinefunction(one):
             continue
         made, inner, portal = stand_in(asynchronous, blocking)
-        named = [p.name for p in parameters(one) if p.name != "self"]
-        given = [f"a {each}" for each in named]
-        getattr(made, name)(*given, timeout_s=1.5)
+        named = [p for p in parameters(one) if p.name != "self"]
+        given = [f"a {p.name}" for p in named if p.kind is not p.KEYWORD_ONLY]
+        by_name = {p.name: f"a {p.name}" for p in named if p.kind is p.KEYWORD_ONLY}
+        getattr(made, name)(*given, **by_name, timeout_s=1.5)
         # an alias is called by the method's own name
         call = getattr(inner, one.__name__).await_args
-        assert inspect.signature(one).bind(inner, *call.args, **call.kwargs).args[1:] == tuple(given), name
+        bound = inspect.signature(one).bind(inner, *call.args, **call.kwargs)
+        assert (bound.args[1:], bound.kwargs) == (tuple(given), by_name), name
         assert portal.timeouts == [1.5], name
         passed += 1
     assert passed > 0

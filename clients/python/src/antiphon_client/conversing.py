@@ -12,7 +12,7 @@ from .acting import Acting
 from .answers import Answer
 from .buffer import EventStream
 from .deciding import Decide
-from .errors import AntiphonError, CommandRefused
+from .errors import AntiphonError, CommandQueueFull, CommandRefused
 from .following import Following
 from .frames import check_text
 from .outbox import Outbox, Submission, Unsent
@@ -37,6 +37,7 @@ class Conversing(Steering):
         self._following = Following(cursor, settings.transcript_messages, self._acting)
         self._presence = PresenceBoard()
         self._says = "active"
+        self._unsettled = 0
 
     # ---- what `Session` adds
 
@@ -75,6 +76,17 @@ class Conversing(Steering):
         """While inside, somebody waits for an entry: the socket is read whatever happens."""
         with self._host.waiting():
             yield
+
+    @contextmanager
+    def _place_to_wait(self) -> Iterator[None]:
+        """One of as many as may wait for a reply: those who send before there is a connection are bounded, too."""
+        if self._unsettled >= self._host.settings.pending_commands:
+            raise CommandQueueFull("command_queue_full", "too many commands wait", retryable=True)
+        self._unsettled += 1
+        try:
+            yield
+        finally:
+            self._unsettled -= 1
 
     # ---- messages and answers
 

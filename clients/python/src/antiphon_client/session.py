@@ -6,8 +6,7 @@ import asyncio
 import logging
 import uuid
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 
 from ._host import Host
@@ -16,7 +15,7 @@ from ._trace import current
 from .buffer import EventBuffer, EventStream
 from .conversing import Conversing
 from .deciding import Decide
-from .errors import AntiphonError, ClientClosed, CommandQueueFull, ConnectionClosed
+from .errors import AntiphonError, ClientClosed, ConnectionClosed
 from .following import View
 from .frames import check_text, command, input_send
 from .marks import Mark, Marks
@@ -79,7 +78,6 @@ class Session(Conversing):
         self._retry: asyncio.TimerHandle | None = None
         self._arrived = asyncio.Event()
         self._settled = asyncio.Event()
-        self._unsettled = 0
         self._stream: Callable[[], EventStream | None] = lambda: None
         if saved is not None:
             self._following.resume(saved)
@@ -147,8 +145,7 @@ class Session(Conversing):
 
     def save_at(self, handled: Cursor | None) -> dict[str, object]:
         """The same, for a reader who has handled the events up to there, and not yet those that came since."""
-        place = self._following.place
-        fold = {} if place is None else dump_fold(self._following.fold)
+        place, fold = self._following.place, dump_fold(self._following.fold)
         return Saved(self._name, place, handled if self._iterated else None, fold, self.outbox).as_dict()
 
     def events(self) -> EventStream:
@@ -396,17 +393,6 @@ class Session(Conversing):
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-
-    @contextmanager
-    def _place_to_wait(self) -> Iterator[None]:
-        """One of as many as may wait for a reply: those who send before there is a connection are bounded, too."""
-        if self._unsettled >= self._host.settings.pending_commands:
-            raise CommandQueueFull("command_queue_full", "too many commands wait", retryable=True)
-        self._unsettled += 1
-        try:
-            yield
-        finally:
-            self._unsettled -= 1
 
     async def _wait_settled(self) -> None:
         """Until the subscription is answered, so that the run's entries come after its start."""
