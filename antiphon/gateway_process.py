@@ -24,7 +24,7 @@ from gateway.config import GatewaySettings
 from gateway.hub import Hub
 from gateway.metrics import GatewayMetrics
 from gateway.presence import Rooms
-from gateway.websocket import Services
+from gateway.services import Services
 
 _log = structlog.get_logger("antiphon.gateway")
 

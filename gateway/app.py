@@ -14,7 +14,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from broker.errors import CloseCode
 from broker.interfaces import Health
 from gateway.protocol import SUBPROTOCOL, log_status
-from gateway.websocket import ClientConnection, Services
+from gateway.services import Services
+from gateway.websocket import ClientConnection
 
 _log = structlog.get_logger("antiphon.gateway")
 

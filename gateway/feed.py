@@ -1,7 +1,7 @@
 """One session in a gateway: its state, its latest entries, and the readers that follow it live.
 
 A feed holds nothing that another gateway could not rebuild from the log. Readers that are up to date are *live*: all
-of them get the same bytes, in one write for each turn of the event loop. A reader that cannot take them is held back:
+of them (of one framing) get the same bytes, in one write for each turn of the event loop. A reader that cannot take them is held back:
 it leaves the live set and is caught up, from the ring of latest entries or from the log (`gateway.reader`).
 """
 
@@ -26,9 +26,9 @@ from broker.state import SessionState
 from broker.subjects import Kind, SessionSubjects, place_of
 from broker.tail import Rewound, StoredEntry
 from gateway.config import GatewaySettings
+from gateway.framing import Framing, framed
 from gateway.handed_over import close_left_open, left_open
 from gateway.metrics import GatewayMetrics
-from gateway.protocol import text_message
 from gateway.replay import ReplayEntry, sane_body, settled_streams, without_settled_text
 from gateway.witness import Witness
 
@@ -37,6 +37,8 @@ _log = structlog.get_logger("antiphon.feed")
 
 class Reader(Protocol):
     """A subscription of a connection, as a feed sees it."""
+
+    framing: Framing
 
     def live_write(self, data: bytes, seq: int) -> bool:
         """Takes what is new, up to entry `seq`; False if the reader cannot keep up and has left."""
@@ -247,7 +249,7 @@ class Feed:
             body = without_settled_text(entry, full) if settles else full
             taken = ReplayEntry(stored.seq, self.last, body, False, settles, full if settles else b"")
         self._remember(taken)
-        self._unsent.append(text_message(frame(self.session, taken.seq, taken.prev, taken.body)))
+        self._unsent.append(frame(self.session, taken.seq, taken.prev, taken.body))
         self.last = stored.seq
         if not self._flush_due:
             self._flush_due = True
@@ -274,8 +276,11 @@ class Feed:
         unsent, self._unsent = self._unsent, []
         if not self._live:
             return
-        data = unsent[0] if len(unsent) == 1 else b"".join(unsent)
         self._metrics.entries_delivered.inc(len(unsent) * len(self._live))
+        ready: dict[Framing, bytes] = {}
         for reader in tuple(self._live):
+            data = ready.get(reader.framing)
+            if data is None:
+                data = ready[reader.framing] = framed(reader.framing, unsent)
             if not reader.live_write(data, self.last):
                 self._live.discard(reader)

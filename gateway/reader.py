@@ -15,6 +15,7 @@ from broker.tail import StoredEntry
 from broker.view import public_view
 from gateway import protocol
 from gateway.feed import Feed
+from gateway.framing import Framing, framed
 from gateway.metrics import GatewayMetrics
 from gateway.replay import ReplayEntry, for_doubtful, frames, sane_body
 
@@ -33,8 +34,13 @@ class Outlet(Protocol):
         """More is unsent than the connection may hold."""
         ...
 
+    @property
+    def framing(self) -> Framing:
+        """What stands around a frame in what is written."""
+        ...
+
     def write(self, data: bytes) -> None:
-        """Sends WebSocket messages, without waiting."""
+        """Sends framed frames, without waiting."""
         ...
 
     async def uncongested(self) -> None:
@@ -64,6 +70,7 @@ class SessionReader:
         after: int | None,
         every: bool,
     ) -> None:
+        self.framing = outlet.framing
         self._feed = feed
         self._log = log
         self._outlet = outlet
@@ -226,7 +233,7 @@ class SessionReader:
         self._at = _Position(entries[-1].seq, entries[-1].seq)
 
     def _write(self, payloads: list[bytes]) -> None:
-        self._outlet.write(b"".join(map(protocol.text_message, payloads)))
+        self._outlet.write(framed(self.framing, payloads))
 
 
 def _replay_entry(stored: StoredEntry) -> ReplayEntry | None:
