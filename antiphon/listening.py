@@ -15,7 +15,8 @@ from broker.errors import ConfigError
 @asynccontextmanager
 async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[str]:
     """Listens; yields the address. Raises ConfigError if it is taken."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    # What is done for a client ends when it has gone: a stream that nobody reads would go on.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
     await runner.setup()
     try:
         listener = _listen(host, port)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 
 from broker.errors import CloseCode
 from broker.interfaces import Health
+from gateway.http.api import HttpApi
+from gateway.http.problems import HttpCode, Problem
+from gateway.http.streams import Connected
 from gateway.protocol import SUBPROTOCOL, log_status
 from gateway.services import Services
 from gateway.websocket import ClientConnection
@@ -40,7 +45,7 @@ class Gateway:
     def __init__(self, services: Services, health: Health) -> None:
         self._services = services
         self._health = health
-        self._connections: set[ClientConnection] = set()
+        self._connections: set[Connected] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self._draining = False
@@ -53,6 +58,7 @@ class Gateway:
         self.app.router.add_get("/metrics", self._metrics)
         self.app.router.add_get("/", self._index)
         self.app.router.add_static("/web", _WEB)
+        HttpApi(services, self._admitted).add_to(self.app)
         self.app.on_response_prepare.append(_headers)
 
     @property
@@ -85,11 +91,9 @@ class Gateway:
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         settings = self._services.settings
-        if self._draining or len(self._connections) >= settings.connections:
+        if (code := self._no_room()) is not None:
             return web.json_response(
-                {"code": "draining" if self._draining else "overloaded", "message": "try another gateway"},
-                status=503,
-                headers={"Retry-After": "1"},
+                {"code": code, "message": "try another gateway"}, status=503, headers={"Retry-After": "1"}
             )
         offered = request.headers.get("Sec-WebSocket-Protocol", "")
         ws = web.WebSocketResponse(
@@ -104,17 +108,31 @@ class Gateway:
             await ws.close(code=CloseCode.UNSUPPORTED_PROTOCOL, message=b'{"code":"unsupported_protocol"}')
             return ws
         connection = ClientConnection(ws, request, self._services)
+        with self._admitted(connection) as log_available:
+            await connection.serve(log_available=log_available)
+        return ws
+
+    def _no_room(self) -> str | None:
+        """Why nobody more can be connected."""
+        if self._draining:
+            return HttpCode.DRAINING
+        return HttpCode.OVERLOADED if len(self._connections) >= self._services.settings.connections else None
+
+    @contextmanager
+    def _admitted(self, connection: Connected) -> Iterator[bool]:
+        """Counts it among the connected; gives whether the log is available. Raises Problem."""
+        if (code := self._no_room()) is not None:
+            raise Problem(code, "try another gateway", {"retry_after_ms": 1000})
         self._connections.add(connection)
         self._empty.clear()
         self._services.metrics.connections.inc()
         try:
-            await connection.serve(log_available=self._log_available)
+            yield self._log_available
         finally:
             self._connections.discard(connection)
             if not self._connections:
                 self._empty.set()
             self._services.metrics.connections.dec()
-        return ws
 
     async def _healthz(self, _request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
@@ -133,4 +151,6 @@ class Gateway:
 
 
 async def _headers(_request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(_SECURITY_HEADERS)
+    for name, value in _SECURITY_HEADERS.items():
+        if name != hdrs.CACHE_CONTROL or name not in response.headers:
+            response.headers[name] = value

@@ -52,6 +52,13 @@ class SocketOutlet:
         if self._transport.get_write_buffer_size():
             self._transport.abort()
 
+    async def taken(self, within_s: float) -> None:
+        """Returns when the peer has taken all that was written, or has not in time."""
+        wait_s, until = _CONGESTED_POLL_MIN_S, time.monotonic() + within_s
+        while self._transport.get_write_buffer_size() and not self._transport.is_closing() and time.monotonic() < until:
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 1.5, _CONGESTED_POLL_MAX_S)
+
     async def uncongested(self) -> None:
         """Raises Closing (slow_reader) when the peer takes nothing at all for too long.
 

@@ -16,6 +16,7 @@ from gateway.commands import approvals, copies, handoffs, inputs, listing, runs,
 from gateway.commands.activity import Activity
 from gateway.commands.context import CommandContext
 from gateway.commands.history import history
+from gateway.commands.looking import look
 from gateway.commands.tools import Executor
 from gateway.config import GatewaySettings
 from gateway.hub import Hub
@@ -55,6 +56,10 @@ class Commands:
         metrics: GatewayMetrics,
     ) -> None:
         self._ctx = CommandContext(hub, log, jobs, settings, metrics, directory, Activity(directory))
+
+    async def look(self, session: str, who: Identity) -> dict[str, Any] | None:
+        """The session as it is now. Raises Refused, InvalidName, Unavailable."""
+        return await look(self._ctx, session, who)
 
     async def carry_out(self, command: SessionCommand, who: Identity, executor: Executor) -> dict[str, Any]:
         """What the `ok` reply carries. Raises Refused, Unavailable."""

@@ -1,0 +1,248 @@
+"""The HTTP API: requests to commands, replies to answers. What a command does is the same as over a WebSocket."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+
+import orjson
+from aiohttp import hdrs, web
+
+from broker.errors import ErrorCode, Refused
+from broker.tools import ToolDeclaration, parse_tools
+from gateway import protocol
+from gateway.auth import Identity, Right
+from gateway.commands import Executor
+from gateway.execution import rate_limited, refusing
+from gateway.http.cors import Cors
+from gateway.http.declarations import EVENT_STREAM, JSON, Operation
+from gateway.http.operations import OPERATIONS, PAGE_DEFAULT
+from gateway.http.pages import read_page
+from gateway.http.problems import MEDIA_TYPE, HttpCode, Problem, problem_of
+from gateway.http.requests import Call, Checks, accepted, read_call
+from gateway.http.streams import STREAM_HEADERS, Connected, EventStream
+from gateway.limits import CallerLimits
+from gateway.protocol import Subscribe
+from gateway.services import Services
+from gateway.websocket import bearer
+
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+Admit = Callable[[Connected], AbstractContextManager[bool]]
+"""Counts somebody among the connected for as long as the context is open; gives whether the log is available. Raises
+Problem (draining, overloaded)."""
+
+_PREFIX = "/v1/"
+
+
+class Claimant(Executor):
+    """Who claims a call over HTTP: to claim it is to declare the tool, whatever its name is."""
+
+    def tool(self, name: str) -> ToolDeclaration | None:
+        return replace(self.tools[0], name=name)
+
+
+class HttpApi:
+    """Routes for the gateway's application, and the middleware that they need."""
+
+    def __init__(self, services: Services, admit: Admit) -> None:
+        settings = services.settings
+        self._services = services
+        self._admit = admit
+        self._cors = Cors(settings.cors_origins)
+        self._limits = CallerLimits(settings.requests_per_second, settings.requests_burst)
+        self._checks = Checks()
+        self._handlers: dict[str, Handler] = {
+            "getSession": self._look,
+            "readEvents": self._events,
+            "subscribe": self._subscribe,
+        }
+
+    def add_to(self, app: web.Application) -> None:
+        app.middlewares.append(self._middleware)
+        app.on_response_prepare.append(self._allow_origins)
+        for operation in OPERATIONS:
+            add = app.router.add_get if operation.method == hdrs.METH_GET else None
+            route = self._route(operation)
+            if add is not None:
+                add(operation.path, route)
+            else:
+                app.router.add_route(operation.method, operation.path, route)
+
+    def _route(self, operation: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        handler = self._handlers.get(operation.name, self._command)
+        body_bytes = self._services.settings.frame_bytes
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            who = self._identify(request)
+            call = await read_call(operation, request, who, self._checks, body_bytes)
+            return await handler(call)
+
+        return handle
+
+    # --- around every request ----------------------------------------------------------------------------------------
+
+    @web.middleware
+    async def _middleware(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if not request.path.startswith(_PREFIX) or request.path == "/v1/connect":
+            return await handler(request)
+        try:
+            response = await handler(request)
+        except web.HTTPMethodNotAllowed as error:
+            response = self._other_method(request, error)
+        except web.HTTPNotFound:
+            response = _answer_problem(Problem(HttpCode.NOT_FOUND, f"there is nothing at {request.path[:100]}"))
+        except Refused as refusal:
+            self._services.metrics.refusals.labels(refusal.code.value).inc()
+            response = _answer_problem(problem_of(refusal))
+        except Problem as problem:
+            response = _answer_problem(problem)
+        return response
+
+    async def _allow_origins(self, request: web.Request, response: web.StreamResponse) -> None:
+        if request.path.startswith(_PREFIX):
+            response.headers.update(self._cors.headers(request.headers.get(hdrs.ORIGIN)))
+
+    def _other_method(self, request: web.Request, error: web.HTTPMethodNotAllowed) -> web.Response:
+        methods = ", ".join(sorted({*error.allowed_methods, hdrs.METH_OPTIONS}))
+        if request.method == hdrs.METH_OPTIONS:
+            origin = request.headers.get(hdrs.ORIGIN)
+            return web.Response(status=204, headers={"Allow": methods, **self._cors.preflight(origin, methods)})
+        text = f"here is only {methods}"
+        return _answer_problem(Problem(HttpCode.METHOD_NOT_ALLOWED, text, headers={"Allow": methods}))
+
+    def _identify(self, request: web.Request) -> Identity:
+        """Who asks, if they may ask just now. Raises Refused."""
+        now = time.monotonic()
+        try:
+            token = bearer(request)
+            if token is None:
+                raise Refused(ErrorCode.UNAUTHORIZED, "give a token in the Authorization header, as Bearer")
+            who = self._services.authenticator.identify(token)
+        except Refused:
+            # Guessing is limited, too; who has a token is not held up by who has none at the same address.
+            self._take(f"address {request.remote}", now)
+            raise
+        self._take(f"user {who.id}", now)
+        return who
+
+    def _take(self, caller: str, now: float) -> None:
+        wait_s = self._limits.take(caller, now)
+        if wait_s:
+            raise rate_limited(wait_s)
+
+    # --- operations that are commands ----------------------------------------------------------------------------------
+
+    async def _command(self, call: Call) -> web.Response:
+        fields = _with_ids(call)
+        command = protocol.parse_command({**fields, "op": call.operation.op, "id": 0})
+        assert not isinstance(command, protocol.ConnectionCommand)
+        executor = _executor(fields)
+        connection = f"r-{secrets.token_hex(5)}"
+        async with refusing(self._services.settings.command_timeout_s, connection, type(command).__name__):
+            reply = await self._services.commands.carry_out(command, call.who, executor)
+        status, headers = _outcome(call, reply)
+        return json_answer(orjson.dumps(reply), status, headers)
+
+    async def _look(self, call: Call) -> web.Response:
+        connection = f"r-{secrets.token_hex(5)}"
+        async with refusing(self._services.settings.command_timeout_s, connection, "look"):
+            found = await self._services.commands.look(call.session, call.who)
+        if found is None:
+            raise Problem(HttpCode.NOT_FOUND, "nobody has written to this session")
+        return json_answer(orjson.dumps(found))
+
+    # --- reading -------------------------------------------------------------------------------------------------------
+
+    async def _events(self, call: Call) -> web.StreamResponse:
+        if _format(call) == "sse":
+            return await self._subscribe(call)
+        command = _subscription(call)
+        call.who.require(Right.READ, command.session)
+        connection = f"r-{secrets.token_hex(5)}"
+        async with refusing(self._services.settings.command_timeout_s, connection, "page"):
+            page = await read_page(self._services, command, call.extra.get("limit", PAGE_DEFAULT))
+        return json_answer(page, headers={"Vary": "Accept"})
+
+    async def _subscribe(self, call: Call) -> web.StreamResponse:
+        command = _subscription(call)
+        if call.request.method == hdrs.METH_HEAD:
+            call.who.require(Right.READ, command.session)
+            return web.Response(headers=STREAM_HEADERS)
+        device = call.extra.get("device") or call.fields.get("device")
+        stream = EventStream(call.request, self._services, call.who, device)
+        with self._admit(stream) as log_available:
+            return await stream.serve(command, log_available=log_available)
+
+
+def json_answer(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """What a token gives is nobody else's: no cache keeps it, unless `headers` say so."""
+    return web.Response(
+        body=body, status=status, headers={"Content-Type": JSON, "Cache-Control": "no-store", **(headers or {})}
+    )
+
+
+def _answer_problem(problem: Problem) -> web.Response:
+    headers = {"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store", **problem.all_headers()}
+    return web.Response(body=problem.body(), status=problem.status, headers=headers)
+
+
+def _with_ids(call: Call) -> dict[str, Any]:
+    """The command's fields, with the ids that a client of HTTP may leave to a header, or to the server."""
+    fields = dict(call.fields)
+    match call.operation.name:
+        case "createSession":
+            fields.setdefault("session", f"s-{secrets.token_hex(12)}")
+        case "sendInput" | "returnLane":
+            fields["inputId"] = input_id_of(call)
+    return fields
+
+
+def input_id_of(call: Call) -> str:
+    """`inputId`, or Idempotency-Key, or one that is made here. Raises Refused if they differ."""
+    key, input_id = call.extra.get("Idempotency-Key"), call.fields.get("inputId")
+    if key is not None and input_id not in (None, key):
+        text = "`inputId` and Idempotency-Key must be the same, if both are there"
+        raise Refused(ErrorCode.BAD_COMMAND, text, field="inputId")
+    return str(input_id or key or secrets.token_hex(16))
+
+
+def _executor(fields: Mapping[str, Any]) -> Executor:
+    tool = fields.get("tool") or {}
+    declared = parse_tools([{**tool, "name": "tool"}])
+    return Claimant(fields.get("device"), tuple(declared.values()))
+
+
+def _subscription(call: Call) -> Subscribe:
+    command = protocol.parse_command({**call.fields, "op": "subscribe", "id": 0})
+    assert isinstance(command, Subscribe)
+    return command
+
+
+def _format(call: Call) -> str:
+    wished = call.extra.get("format")
+    if wished is not None:
+        return str(wished)
+    chosen = accepted(call.request.headers.get(hdrs.ACCEPT), (JSON, EVENT_STREAM))
+    if chosen is None:
+        raise Problem(HttpCode.NOT_ACCEPTABLE, f"there is only {JSON} and {EVENT_STREAM}")
+    return "sse" if chosen == EVENT_STREAM else "json"
+
+
+def _outcome(call: Call, reply: Mapping[str, Any]) -> tuple[int, dict[str, str]]:
+    """The status of an answer, and its headers."""
+    created = 200 if reply.get("duplicate") else 201
+    match call.operation.name:
+        case "createSession" | "forkSession":
+            return created, {"Location": f"/v1/sessions/{reply['session']}"}
+        case "sendInput":
+            run_id = reply["runId"]
+            place = f"/runs/{run_id}" if run_id is not None else "/messages"
+            return created, {"Location": f"/v1/sessions/{call.session}{place}"}
+        case _:
+            return 200, {}
