@@ -108,6 +108,11 @@ class Feed:
         while self._position < seq:
             await self._next_change()
 
+    async def until(self, holds: Callable[[SessionState], bool]) -> None:
+        """Returns when the state, up to date as far as is known here, is such. Safe to cancel."""
+        while not (self._caught_up and holds(self.state)):
+            await self._next_change()
+
     @contextmanager
     def witness(self, entry_id: str) -> Iterator[Witness]:
         """Sees what the fold makes of the entries with this id, for as long as the context is open."""

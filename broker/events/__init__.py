@@ -41,6 +41,7 @@ from broker.events.owners import (
     InputApplied,
     InputFailed,
     MessageSegment,
+    RunCacheable,
     RunDropped,
     RunRequested,
     RunTakenOver,
@@ -93,6 +94,7 @@ __all__ = [
     "ReasoningMessageContent",
     "ReasoningMessageEnd",
     "ReasoningMessageStart",
+    "RunCacheable",
     "RunCancelRequested",
     "RunDropped",
     "RunError",
@@ -166,6 +168,7 @@ Event = (
     | InputFailed
     | RunStarted
     | RunTakenOver
+    | RunCacheable
     | RunFinished
     | RunError
     | RunRequested

@@ -5,44 +5,31 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any
 
 import orjson
 from aiohttp import hdrs, web
 
 from broker.errors import ErrorCode, Refused
-from broker.tools import ToolDeclaration, parse_tools
-from gateway import protocol
 from gateway.auth import Identity, Right
-from gateway.commands import Executor
-from gateway.execution import rate_limited, refusing
+from gateway.execution import rate_limited
+from gateway.http.answering import Admit, input_id_of, json_answer
+from gateway.http.carrying import carry_out, subscription, within
 from gateway.http.cors import Cors
 from gateway.http.declarations import EVENT_STREAM, JSON, Operation
 from gateway.http.operations import OPERATIONS, PAGE_DEFAULT
 from gateway.http.pages import read_page
 from gateway.http.problems import MEDIA_TYPE, HttpCode, Problem, problem_of
 from gateway.http.requests import Call, Checks, accepted, read_call
-from gateway.http.streams import STREAM_HEADERS, Connected, EventStream
+from gateway.http.runs import Runs
+from gateway.http.streams import STREAM_HEADERS, EventStream
 from gateway.limits import CallerLimits
-from gateway.protocol import Subscribe
 from gateway.services import Services
 from gateway.websocket import bearer
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
-Admit = Callable[[Connected], AbstractContextManager[bool]]
-"""Counts somebody among the connected for as long as the context is open; gives whether the log is available. Raises
-Problem (draining, overloaded)."""
 
 _PREFIX = "/v1/"
-
-
-class Claimant(Executor):
-    """Who claims a call over HTTP: to claim it is to declare the tool, whatever its name is."""
-
-    def tool(self, name: str) -> ToolDeclaration | None:
-        return replace(self.tools[0], name=name)
 
 
 class HttpApi:
@@ -55,7 +42,11 @@ class HttpApi:
         self._cors = Cors(settings.cors_origins)
         self._limits = CallerLimits(settings.requests_per_second, settings.requests_burst)
         self._checks = Checks()
+        runs = Runs(services, admit, self._limits)
         self._handlers: dict[str, Handler] = {
+            "createRun": runs.create,
+            "createRuns": runs.create_many,
+            "getRun": runs.get,
             "getSession": self._look,
             "readEvents": self._events,
             "subscribe": self._subscribe,
@@ -139,19 +130,12 @@ class HttpApi:
     # --- operations that are commands ----------------------------------------------------------------------------------
 
     async def _command(self, call: Call) -> web.Response:
-        fields = _with_ids(call)
-        command = protocol.parse_command({**fields, "op": call.operation.op, "id": 0})
-        assert not isinstance(command, protocol.ConnectionCommand)
-        executor = _executor(fields)
-        connection = f"r-{secrets.token_hex(5)}"
-        async with refusing(self._services.settings.command_timeout_s, connection, type(command).__name__):
-            reply = await self._services.commands.carry_out(command, call.who, executor)
+        reply = await carry_out(self._services, call.operation.op, _with_ids(call), call.who)
         status, headers = _outcome(call, reply)
         return json_answer(orjson.dumps(reply), status, headers)
 
     async def _look(self, call: Call) -> web.Response:
-        connection = f"r-{secrets.token_hex(5)}"
-        async with refusing(self._services.settings.command_timeout_s, connection, "look"):
+        async with within(self._services, "look"):
             found = await self._services.commands.look(call.session, call.who)
         if found is None:
             raise Problem(HttpCode.NOT_FOUND, "nobody has written to this session")
@@ -162,15 +146,14 @@ class HttpApi:
     async def _events(self, call: Call) -> web.StreamResponse:
         if _format(call) == "sse":
             return await self._subscribe(call)
-        command = _subscription(call)
+        command = subscription(call.fields)
         call.who.require(Right.READ, command.session)
-        connection = f"r-{secrets.token_hex(5)}"
-        async with refusing(self._services.settings.command_timeout_s, connection, "page"):
+        async with within(self._services, "page"):
             page = await read_page(self._services, command, call.extra.get("limit", PAGE_DEFAULT))
         return json_answer(page, headers={"Vary": "Accept"})
 
     async def _subscribe(self, call: Call) -> web.StreamResponse:
-        command = _subscription(call)
+        command = subscription(call.fields)
         if call.request.method == hdrs.METH_HEAD:
             call.who.require(Right.READ, command.session)
             return web.Response(headers=STREAM_HEADERS)
@@ -178,13 +161,6 @@ class HttpApi:
         stream = EventStream(call.request, self._services, call.who, device)
         with self._admit(stream) as log_available:
             return await stream.serve(command, log_available=log_available)
-
-
-def json_answer(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """What a token gives is nobody else's: no cache keeps it, unless `headers` say so."""
-    return web.Response(
-        body=body, status=status, headers={"Content-Type": JSON, "Cache-Control": "no-store", **(headers or {})}
-    )
 
 
 def _answer_problem(problem: Problem) -> web.Response:
@@ -201,27 +177,6 @@ def _with_ids(call: Call) -> dict[str, Any]:
         case "sendInput" | "returnLane":
             fields["inputId"] = input_id_of(call)
     return fields
-
-
-def input_id_of(call: Call) -> str:
-    """`inputId`, or Idempotency-Key, or one that is made here. Raises Refused if they differ."""
-    key, input_id = call.extra.get("Idempotency-Key"), call.fields.get("inputId")
-    if key is not None and input_id not in (None, key):
-        text = "`inputId` and Idempotency-Key must be the same, if both are there"
-        raise Refused(ErrorCode.BAD_COMMAND, text, field="inputId")
-    return str(input_id or key or secrets.token_hex(16))
-
-
-def _executor(fields: Mapping[str, Any]) -> Executor:
-    tool = fields.get("tool") or {}
-    declared = parse_tools([{**tool, "name": "tool"}])
-    return Claimant(fields.get("device"), tuple(declared.values()))
-
-
-def _subscription(call: Call) -> Subscribe:
-    command = protocol.parse_command({**call.fields, "op": "subscribe", "id": 0})
-    assert isinstance(command, Subscribe)
-    return command
 
 
 def _format(call: Call) -> str:

@@ -48,7 +48,7 @@ class Operation:
 
     `op` is the command of the protocol that it is ("": HTTP alone has it); `right` what the token must give in the
     session ("": it depends). `refusals` are the codes of its own, beyond those of every operation. `body` is the schema
-    of a JSON object, which may be left out if `optional`.
+    of a JSON object, which may be left out if `optional`. What the parts of a `batch` are refused with is in its answer.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     body: JsonSchema | None = None
     optional: bool = False
+    batch: bool = False
     refusals: tuple[str, ...] = ()
 
     @property
@@ -70,7 +71,9 @@ class Operation:
 
     def codes(self) -> tuple[str, ...]:
         """All codes that it may be refused with."""
-        codes: list[str] = [ErrorCode.UNAUTHORIZED, ErrorCode.RATE_LIMITED, ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL]
+        codes: list[str] = [ErrorCode.UNAUTHORIZED, ErrorCode.RATE_LIMITED, ErrorCode.INTERNAL]
+        if not self.batch:
+            codes.append(ErrorCode.UNAVAILABLE)
         if self.places or self.parameters or self.body is not None:
             codes += [ErrorCode.BAD_COMMAND, ErrorCode.BAD_NAME]
         if self.body is not None:
