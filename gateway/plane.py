@@ -263,6 +263,8 @@ _PARSERS: dict[str, Callable[[int, Fields], PlaneCommand]] = {
     "session.list": lambda id_, fields: SessionList(id_, _limit(fields), fields.maybe_text("after")),
     "handoff.list": lambda id_, fields: HandoffList(id_, _limit(fields)),
 }
+OPS = frozenset(_PARSERS)
+"""The names of the commands."""
 
 
 def _call_id(fields: Fields) -> str:

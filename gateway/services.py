@@ -12,7 +12,8 @@ from gateway.hub import Hub
 from gateway.metrics import GatewayMetrics
 from gateway.presence import Rooms
 
-SERVER = "antiphon/0.1.0"
+VERSION = "0.1.0"
+SERVER = f"antiphon/{VERSION}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,14 +18,15 @@ from gateway.http.answering import Admit, input_id_of, json_answer
 from gateway.http.carrying import carry_out, subscription, within
 from gateway.http.cors import Cors
 from gateway.http.declarations import EVENT_STREAM, JSON, Operation
-from gateway.http.operations import OPERATIONS, PAGE_DEFAULT
+from gateway.http.operations import PAGE_DEFAULT
 from gateway.http.pages import read_page
 from gateway.http.problems import MEDIA_TYPE, HttpCode, Problem, problem_of
 from gateway.http.requests import Call, Checks, accepted, read_call
+from gateway.http.routing import routes
 from gateway.http.runs import Runs
 from gateway.http.streams import STREAM_HEADERS, EventStream
 from gateway.limits import CallerLimits
-from gateway.services import Services
+from gateway.services import VERSION, Services
 from gateway.websocket import bearer
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
@@ -55,13 +57,9 @@ class HttpApi:
     def add_to(self, app: web.Application) -> None:
         app.middlewares.append(self._middleware)
         app.on_response_prepare.append(self._allow_origins)
-        for operation in OPERATIONS:
-            add = app.router.add_get if operation.method == hdrs.METH_GET else None
-            route = self._route(operation)
-            if add is not None:
-                add(operation.path, route)
-            else:
-                app.router.add_route(operation.method, operation.path, route)
+        routes(app, self._route)
+        app.router.add_get("/openapi.json", _openapi)
+        app.router.add_get("/asyncapi.json", _asyncapi)
 
     def _route(self, operation: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         handler = self._handlers.get(operation.name, self._command)
@@ -161,6 +159,27 @@ class HttpApi:
         stream = EventStream(call.request, self._services, call.who, device)
         with self._admit(stream) as log_available:
             return await stream.serve(command, log_available=log_available)
+
+
+async def _openapi(request: web.Request) -> web.Response:
+    from gateway.http.openapi import document
+
+    return _document(request, orjson.dumps(document(VERSION)))
+
+
+async def _asyncapi(request: web.Request) -> web.Response:
+    from gateway.http.asyncapi import document
+
+    return _document(request, orjson.dumps(document(VERSION)))
+
+
+def _document(request: web.Request, body: bytes) -> web.Response:
+    """A document that changes with the server's version alone."""
+    etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+    headers = {"ETag": etag, "Cache-Control": "no-cache", "Access-Control-Allow-Origin": "*"}
+    if etag in request.headers.get(hdrs.IF_NONE_MATCH, ""):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=body, headers={"Content-Type": JSON, **headers})
 
 
 def _answer_problem(problem: Problem) -> web.Response:

@@ -74,8 +74,11 @@ class Operation:
         codes: list[str] = [ErrorCode.UNAUTHORIZED, ErrorCode.RATE_LIMITED, ErrorCode.INTERNAL]
         if not self.batch:
             codes.append(ErrorCode.UNAVAILABLE)
-        if self.places or self.parameters or self.body is not None:
-            codes += [ErrorCode.BAD_COMMAND, ErrorCode.BAD_NAME]
+        if self.places:
+            codes.append(ErrorCode.BAD_NAME)
+        # A parameter that may be any text is never wrong.
+        if self.body is not None or any(p.schema.keys() > {"type"} for p in self.parameters):
+            codes.append(ErrorCode.BAD_COMMAND)
         if self.body is not None:
             codes += [ErrorCode.BAD_JSON, ErrorCode.CONTENT_TOO_LARGE, HttpCode.UNSUPPORTED_MEDIA_TYPE]
         if self.right:

@@ -68,7 +68,7 @@ CONFLICT = 409
 
 RETRYABLE_HERE = frozenset({HttpCode.DRAINING, HttpCode.OVERLOADED})
 
-_TITLES = {
+TITLES = {
     400: "The request is malformed",
     401: "A valid token is needed",
     403: "Not allowed",
@@ -109,7 +109,7 @@ class Problem(Exception):
     def wire(self) -> dict[str, Any]:
         """The problem's document."""
         retryable = self.code in RETRYABLE_HERE or Refused(_as_code(self.code), "").retryable
-        wire: dict[str, Any] = {"type": TYPE_PREFIX + self.code, "title": _TITLES[self.status], "status": self.status}
+        wire: dict[str, Any] = {"type": TYPE_PREFIX + self.code, "title": TITLES[self.status], "status": self.status}
         # What belongs to the code keeps to itself: a call's `status` is not the problem's.
         more = {"data": dict(self.data)} if self.data else {}
         return wire | {"detail": self.detail, "code": self.code, "retryable": retryable} | more

@@ -64,10 +64,10 @@ async def read_call(operation: Operation, request: web.Request, who: Identity, c
     extra: dict[str, Any] = {}
     fields: dict[str, Any] = {}
     for parameter in operation.parameters:
-        value = _value(parameter, request, checks)
+        # Of two that give the same field the first counts, and the other is not looked at.
+        value = None if parameter.field in fields else _value(parameter, request, checks)
         if value is not None:
-            target = fields if parameter.field else extra
-            target.setdefault(parameter.field or parameter.name, value)
+            (fields if parameter.field else extra)[parameter.field or parameter.name] = value
     parts = dict(request.match_info)
     for name, value in parts.items():
         found = checks.problem(PATH_PARTS[name][0], value)
@@ -79,7 +79,11 @@ async def read_call(operation: Operation, request: web.Request, who: Identity, c
 
 def _value(parameter: Parameter, request: web.Request, checks: Checks) -> Any:
     """The value of a parameter, as its schema says; None if it is absent."""
-    values = (request.query if parameter.place == "query" else request.headers).getall(parameter.name, [])
+    if parameter.place == "header":
+        # Several lines of a header are one list (RFC 9110, section 5.3).
+        values = [", ".join(lines)] if (lines := request.headers.getall(parameter.name, [])) else []
+    else:
+        values = request.query.getall(parameter.name, [])
     if not values:
         return None
     if len(values) > 1:
@@ -120,7 +124,18 @@ async def _body(operation: Operation, request: web.Request, checks: Checks, limi
         path, message = found
         code = next((code for part, code in _CODES.items() if path.startswith(part)), ErrorCode.BAD_COMMAND)
         raise _bad(path.removeprefix("/") or "the body", message, code)
-    return value
+    checked: dict[str, Any] = _whole(operation.body, value)
+    return checked
+
+
+def _whole(schema: Any, value: Any) -> Any:
+    """The value with its whole numbers as such: to JSON Schema, 5.0 is one."""
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        return {name: _whole(properties[name], item) if name in properties else item for name, item in value.items()}
+    if isinstance(value, list) and "items" in schema:
+        return [_whole(schema["items"], item) for item in value]
+    return int(value) if isinstance(value, float) and "integer" in schema.get("type", ()) else value
 
 
 async def _read(request: web.Request, limit: int) -> bytes:

@@ -14,7 +14,6 @@ from broker.errors import LogError, Refused
 from gateway.commands.answers import is_over
 from gateway.feed import Feed
 from gateway.framing import LINES, Framing, event_stream
-from gateway.http.answering import Admit
 from gateway.http.carrying import subscription, within
 from gateway.http.problems import problem_of
 from gateway.http.requests import Call
@@ -96,7 +95,7 @@ def _is_answer(event: Mapping[str, Any]) -> bool:
     return bool(event.get("role", "assistant") == "assistant")
 
 
-class _Leaving:
+class Leaving:
     """Ends the stream when the gateway leaves."""
 
     def __init__(self) -> None:
@@ -110,28 +109,26 @@ class _Leaving:
 
 
 async def stream_run(
-    services: Services, admit: Admit, call: Call, session: str, receipt: Mapping[str, Any], *, text: bool
+    services: Services, leaving: Leaving, call: Call, session: str, receipt: Mapping[str, Any], *, text: bool
 ) -> web.StreamResponse:
-    """Streams from the input on until the run is over, then says what it has come to. Raises Refused, Problem."""
-    leaving = _Leaving()
+    """Streams from the input on until the run is over, then says what it has come to. Raises Refused."""
     run_id = receipt["runId"]
-    with admit(leaving):
-        async with services.hub.session(session) as feed:
-            outlet = QueueOutlet()
-            async with within(services, "Subscribe"):
-                epoch = await services.log.epoch(feed.subjects)
-                after = f"{epoch}:{receipt['seq'] - 1}"
-                command = subscription({"session": session, "after": after})
-                opened = await open_reader(feed, services.log, outlet, services.metrics, command)
-            response = web.StreamResponse(headers=STREAM_HEADERS)
-            await response.prepare(call.request)
-            writing = _Writing(response, outlet, epoch, RunText(run_id) if text else None)
-            over = await _follow(feed, opened.reader, writing, run_id, leaving, services.settings.heartbeat_s)
-        try:
-            await _conclude(services, call, session, run_id, writing, over=over)
-        except ConnectionError:
-            # The client has gone: nothing is owed to it.
-            return response
+    async with services.hub.session(session) as feed:
+        outlet = QueueOutlet()
+        async with within(services, "Subscribe"):
+            epoch = await services.log.epoch(feed.subjects)
+            after = f"{epoch}:{receipt['seq'] - 1}"
+            command = subscription({"session": session, "after": after})
+            opened = await open_reader(feed, services.log, outlet, services.metrics, command)
+        response = web.StreamResponse(headers=STREAM_HEADERS)
+        await response.prepare(call.request)
+        writing = _Writing(response, outlet, epoch, RunText(run_id) if text else None)
+        over = await _follow(feed, opened.reader, writing, run_id, leaving, services.settings.heartbeat_s)
+    try:
+        await _conclude(services, call, session, run_id, writing, over=over)
+    except ConnectionError:
+        # The client has gone: nothing is owed to it.
+        return response
     return response
 
 
@@ -194,7 +191,7 @@ class _Writing:
 
 
 async def _follow(
-    feed: Feed, reader: SessionReader, writing: _Writing, run_id: str, leaving: _Leaving, heartbeat_s: float
+    feed: Feed, reader: SessionReader, writing: _Writing, run_id: str, leaving: Leaving, heartbeat_s: float
 ) -> bool:
     """Returns when the client has had the run's end (True), or the gateway leaves, or cannot go on."""
 

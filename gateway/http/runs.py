@@ -23,7 +23,7 @@ from gateway.http.carrying import carry_out, within
 from gateway.http.declarations import EVENT_STREAM, JSON
 from gateway.http.problems import Problem, problem_of
 from gateway.http.requests import Call, accepted
-from gateway.http.run_streams import stream_run
+from gateway.http.run_streams import Leaving, stream_run
 from gateway.limits import CallerLimits
 from gateway.services import Services
 
@@ -35,17 +35,19 @@ class _Waiting:
 
     def __init__(self) -> None:
         self._limit: asyncio.Timeout | None = None
+        self._left = False
 
     @asynccontextmanager
     async def at_most(self, wait_s: float) -> AsyncIterator[None]:
         """Within, it is waited for that long, and no longer."""
         try:
-            async with asyncio.timeout(wait_s) as self._limit:
+            async with asyncio.timeout(0 if self._left else wait_s) as self._limit:
                 yield
         except TimeoutError:
             return
 
     def drain(self, retry_after_ms: int) -> None:  # noqa: ARG002 (who waits is told at once, and asks again elsewhere)
+        self._left = True
         if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(asyncio.get_running_loop().time())
 
@@ -62,17 +64,19 @@ class Runs:
         self._limits = limits
 
     async def create(self, call: Call) -> web.StreamResponse:
-        fields = dict(call.fields)
-        fields["inputId"] = input_id_of(call)
-        receipt = await self._send(fields, call.who)
-        stream = fields.get("stream")
-        if stream is None and accepted(call.request.headers.get(hdrs.ACCEPT), (JSON, EVENT_STREAM)) == EVENT_STREAM:
-            stream = "entries"
-        if stream is not None and receipt["runId"] is not None and receipt["seq"] is not None:
-            return await stream_run(
-                self._services, self._admit, call, fields["session"], receipt, text=stream == "text"
-            )
-        answer = await self._wait(fields["session"], receipt, call.who, fields.get("wait"))
+        fields = {**call.fields, "inputId": input_id_of(call)}
+        stream = _stream_of(call, fields)
+        if stream is None:
+            return run_answer(await self._answer(fields, call.who, fields.get("wait")), call.request)
+        leaving = Leaving()
+        with self._admit(leaving):
+            receipt = await self._send(fields, call.who)
+            if receipt["runId"] is not None and receipt["seq"] is not None:
+                return await stream_run(
+                    self._services, leaving, call, fields["session"], receipt, text=stream == "text"
+                )
+            # There is no run, or its beginning is long forgotten.
+            answer = await self._wait(_Waiting(), fields["session"], receipt, call.who, 0)
         return run_answer(answer, call.request)
 
     async def create_many(self, call: Call) -> web.Response:
@@ -97,8 +101,7 @@ class Runs:
             if wait_s:
                 raise rate_limited(wait_s)
             fields["inputId"] = input_id_of(call, fields)
-            receipt = await self._send(fields, call.who)
-            answer = await self._wait(fields["session"], receipt, call.who, call.fields.get("wait"))
+            answer = await self._answer(fields, call.who, call.fields.get("wait"))
         except Refused as refusal:
             problem = problem_of(refusal)
         except Problem as refused:
@@ -118,7 +121,16 @@ class Runs:
             await carry_out(self._services, "session.create", {"session": fields["session"], **about}, who)
         return await carry_out(self._services, "input.send", fields, who)
 
-    async def _wait(self, session: str, receipt: Mapping[str, Any], who: Identity, wait: int | None) -> Answer:
+    async def _answer(self, fields: dict[str, Any], who: Identity, wait: int | None) -> Answer:
+        """Sends the input, and waits. Nothing is sent by a gateway that cannot wait. Raises Refused, Problem."""
+        waiting = _Waiting()
+        with self._admit(waiting):
+            receipt = await self._send(fields, who)
+            return await self._wait(waiting, fields["session"], receipt, who, wait)
+
+    async def _wait(
+        self, waiting: _Waiting, session: str, receipt: Mapping[str, Any], who: Identity, wait: int | None
+    ) -> Answer:
         """The answer, or what there is of it when it is time to say so."""
         run_id = receipt["runId"]
         if run_id is None:
@@ -126,12 +138,18 @@ class Runs:
             return Answer(wire | {"reason": None, "error": None, "text": None, "messages": []})
         limit_s = self._services.settings.run_wait_s
         wait_s = limit_s if wait is None else min(wait, limit_s)
-        waiting = _Waiting()
-        with self._admit(waiting):
-            async with self._services.hub.session(session) as feed, waiting.at_most(wait_s):
-                await feed.until(lambda state: is_over(state, run_id))
+        async with self._services.hub.session(session) as feed, waiting.at_most(wait_s):
+            await feed.until(lambda state: is_over(state, run_id))
         async with within(self._services, "answer"):
             return await self._services.commands.answer(session, run_id, who)
+
+
+def _stream_of(call: Call, fields: Mapping[str, Any]) -> str | None:
+    """Entries or text, if the answer is to be a stream."""
+    stream: str | None = fields.get("stream")
+    if stream is None and accepted(call.request.headers.get(hdrs.ACCEPT), (JSON, EVENT_STREAM)) == EVENT_STREAM:
+        return "entries"
+    return stream
 
 
 def _is_final(answer: Answer) -> bool:

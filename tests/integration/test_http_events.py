@@ -133,10 +133,14 @@ async def test_what_after_says_counts_more_than_the_last_id(world: PlaneWorld) -
 
 async def test_every_entry_can_be_had_as_it_is(world: PlaneWorld) -> None:
     owner = await answering(world, 30)
+    last = await owner.write(TextMessageEnd("m"))
+    path = f"/v1/sessions/{owner.session}/events"
     async with client(world) as http:
-        async with http.stream(f"/v1/sessions/{owner.session}/events", replay="every") as stream:
-            entries = entries_of(await stream.until("session.caught_up"))
-        page = await http.ok("GET", f"/v1/sessions/{owner.session}/events", replay="every")
+        async with http.stream(path, replay="every") as stream:
+            entries: list[dict[str, Any]] = []
+            while not entries or entries[-1]["seq"] < last:
+                entries += entries_of(await stream.until("entry"))
+        page = await http.ok("GET", path, replay="every")
     assert page["entries"] == entries
     assert [len(e["events"][0]["delta"]) for e in entries if "off" in e] == [len(f"t{n} ") for n in range(30)]
 
@@ -288,16 +292,23 @@ async def test_a_token_that_expires_ends_the_stream(world: PlaneWorld) -> None:
 async def test_a_gateway_that_leaves_says_when_to_come_back(world: PlaneWorld) -> None:
     owner = await answering(world, 3)
     path = f"/v1/sessions/{owner.session}/events"
-    gateway = await world.stack.gateway(drain_s="2")
+    gateway = await world.stack.gateway(drain_s="4")
     token = world.token("user-1")
-    async with Http(gateway.url, token) as http, http.stream(path) as stream:
-        joined = await stream.until("session.caught_up")
+    async with Http(gateway.url, token) as http, http.stream(path) as first, http.stream(path) as second:
+        joined = await first.until("session.caught_up")
+        await second.until("session.caught_up")
         gateway.terminate_soon()
-        closing = (await stream.until("closing"))[-1]
-        assert closing.json()["code"] == "draining"
-        assert stream.retry_ms == closing.json()["retry_after_ms"]
-        assert closing.last_id == joined[-1].last_id
-        assert await stream.event() is None
+        async with asyncio.timeout(10):
+            while (await http.ask("GET", path, format="sse", after="x:1")).code != "draining":
+                await asyncio.sleep(0.02)
+        await http.refused(503, "draining", "POST", path.replace("events", "subscribe"), {})
+        await http.refused(503, "draining", "POST", "/v1/runs", {"content": "x"})
+        for stream in (first, second):
+            closing = (await stream.until("closing"))[-1]
+            assert closing.json()["code"] == "draining"
+            assert stream.retry_ms == closing.json()["retry_after_ms"]
+            assert closing.last_id == joined[-1].last_id
+            assert await stream.event() is None
     await gateway.process.wait()
     await say(owner, 3, 1)
     async with client(world) as http, http.stream(path, headers={"Last-Event-ID": closing.last_id}) as stream:

@@ -160,12 +160,12 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("sendInput", {"content": ""}, "content"),
     ("sendInput", {"content": "x", "mode": "never"}, "mode"),
     ("sendInput", {"content": "x", "inputId": 5}, "inputId"),
-    ("updateSession", {}, "title"),
+    ("updateSession", {}, "the body"),
     ("cancelRun", {"mode": "soon"}, "mode"),
     ("claimCall", {"claimId": "a", "leaseMs": 1}, "leaseMs"),
     ("claimCall", {}, "the body"),
     ("showProgress", {"claimId": "a"}, "the body"),
-    ("resolveCall", {"claimId": "a", "result": 1, "error": "x"}, "result"),
+    ("resolveCall", {"claimId": "a", "result": 1, "error": "x"}, "the body"),
     ("releaseCall", {"claimId": ""}, "claimId"),
     ("respondToApproval", {"option": 5}, "option"),
     ("revokeApproval", {"key": ""}, "key"),
@@ -320,6 +320,13 @@ async def test_streams_count_as_connections(world: PlaneWorld) -> None:
             answer = await http.ask("GET", path, format="sse")
             assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "overloaded", "1")
             await http.refused(503, "overloaded", "POST", path.replace("events", "subscribe"), {})
+            body = {"content": "x", "session": "x3"}
+            await http.refused(503, "overloaded", "POST", "/v1/runs", body)
+            await http.refused(503, "overloaded", "POST", "/v1/runs", body | {"stream": "text"})
+            batch = await http.ok("POST", "/v1/runs/batch", {"requests": [body]})
+            assert batch["outcomes"][0]["problem"]["code"] == "overloaded"
+            # What nobody can wait for has not been sent.
+            await http.refused(404, "not_found", "GET", "/v1/sessions/x3")
             assert (await http.ask("GET", path)).status == 200
         async with asyncio.timeout(10):
             while (await http.ask("GET", path, format="sse", after="x:1")).code == "overloaded":
