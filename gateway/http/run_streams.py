@@ -22,7 +22,7 @@ from gateway.reader import SessionReader
 from gateway.services import Services
 from gateway.subscribing import open_reader
 
-_QUEUE_BYTES = 262_144
+QUEUE_BYTES = 262_144
 """Bytes of entries that wait for the client; beyond, its reader is held back."""
 
 
@@ -38,7 +38,7 @@ class QueueOutlet:
 
     @property
     def congested(self) -> bool:
-        return self._bytes > _QUEUE_BYTES
+        return self._bytes > QUEUE_BYTES
 
     def write(self, data: bytes) -> None:
         for line in data.splitlines():

@@ -11,7 +11,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from broker.events import MessageSegment, TextMessageEnd, TextMessageStart
+from broker.events import MessageSegment, StepStarted, TextMessageEnd, TextMessageStart
 from tests.support.bare import Bare, bare
 from tests.support.http import Event, EventReader, Http, raw
 from tests.support.plane import LaneOwner, PlaneWorld, now_ms, plane_world
@@ -36,7 +36,16 @@ async def answering(world: PlaneWorld, tokens: int = 0) -> LaneOwner:
     owner = await world.running(world.session())
     await owner.write(TextMessageStart("m"))
     await say(owner, 0, tokens)
+    await owner.write(StepStarted("next"))
+    await arrived(world, owner.session)
     return owner
+
+
+async def arrived(world: PlaneWorld, session: str) -> None:
+    """Returns when both gateways have every record that is stored now, and the deltas before it."""
+    for gateway in (0, 1):
+        async with client(world, gateway=gateway) as http:
+            await http.ok("GET", f"/v1/sessions/{session}")
 
 
 async def say(owner: LaneOwner, first: int, count: int) -> None:
@@ -336,6 +345,7 @@ async def test_pages_make_the_same_chain(world: PlaneWorld, limit: int, replay: 
     done = "".join(f"t{n} " for n in range(150))
     await owner.write(MessageSegment("m", 0, len(done), done, True, "complete"), TextMessageEnd("m"))
     await owner.finish()
+    await arrived(world, owner.session)
     async with client(world) as http, client(world, gateway=1) as other:
         for reader in (http, other):
             found = await pages(reader, owner.session, limit=limit, replay=replay)
