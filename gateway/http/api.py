@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
+import structlog
 from aiohttp import hdrs, web
 
 from broker.errors import ErrorCode, Refused
@@ -30,6 +31,8 @@ from gateway.services import VERSION, Services
 from gateway.websocket import bearer
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+
+_log = structlog.get_logger("antiphon.http")
 
 _PREFIX = "/v1/"
 
@@ -91,7 +94,19 @@ class HttpApi:
             response = _answer_problem(problem_of(refusal))
         except Problem as problem:
             response = _answer_problem(problem)
+        except ConnectionError:
+            raise
+        except Exception:  # noqa: BLE001 (a fault in one request must not end others on its connection)
+            response = self._fault(request)
         return response
+
+    def _fault(self, request: web.Request) -> web.Response:
+        connection = f"r-{secrets.token_hex(5)}"
+        _log.exception("a request failed", connection=connection, method=request.method)
+        if request.writer.output_size and request.transport is not None:
+            # It has begun to answer, and cannot say anything else any more.
+            request.transport.abort()
+        return _answer_problem(Problem(ErrorCode.INTERNAL, f"a fault of the server; it is logged as {connection}"))
 
     async def _allow_origins(self, request: web.Request, response: web.StreamResponse) -> None:
         if request.path.startswith(_PREFIX):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from gateway.http.operations import ACCEPTED_BODIES
 from gateway.http.problems import HttpCode, Problem
 from gateway.http.schemas import CURSOR, PATH_PARTS
 
+_QUALITY = re.compile(r"[01](\.[0-9]{0,3})?")
+"""RFC 9110, section 12.4.2."""
 _BODY_TIMEOUT_S = 30.0
 """How long a body may take to come."""
 
@@ -172,7 +175,7 @@ def accepted(header: str | None, offers: tuple[str, ...]) -> str | None:
     for item in header.split(","):
         media, *parameters = (part.strip() for part in item.split(";"))
         quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
-        q = float(quality) if quality.replace(".", "", 1).isdigit() else 0.0
+        q = float(quality) if _QUALITY.fullmatch(quality) else 0.0
         offer = next((o for o in offers if media.lower() in (o, f"{o.split('/')[0]}/*", "*/*")), None)
         if offer is not None and q > best_q:
             best, best_q = offer, q

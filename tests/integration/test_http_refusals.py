@@ -312,6 +312,18 @@ async def test_answers_are_for_nobody_else(world: PlaneWorld) -> None:
             assert answer.headers["Server"] == "antiphon"
 
 
+async def test_what_is_no_http_is_refused_and_says_nothing_in_the_log(world: PlaneWorld) -> None:
+    for garbage in (
+        "\x16\x03\x01\x00\xa5\x01\r\n\r\n",
+        "GET /v1/sessions HTTP/1.1\r\nHost: x\r\nno header\r\n\r\n",
+        "GET /v1/sessions HTTP/1.1\r\nHost: x\r\nX: " + "y" * 20_000 + "\r\n\r\n",
+        "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    ):
+        async with raw(world.gateways[0].url, garbage) as socket, asyncio.timeout(10):
+            assert (await socket.readline()).startswith(b"HTTP/1.0 400 "), garbage[:60]
+    assert "Traceback" not in world.gateways[0].output()
+
+
 async def test_streams_count_as_connections(world: PlaneWorld) -> None:
     async with another(world, connections="1") as gateway, Http(gateway.url, world.token("user-1")) as http:
         path = f"/v1/sessions/{world.session()}/events"

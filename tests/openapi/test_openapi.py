@@ -11,7 +11,7 @@ from tests.support.nats import NatsNode
 from tests.support.stack import Stack
 
 HERE = Path(__file__).parent
-EXAMPLES = 12
+EXAMPLES = 8
 """Requests of each kind, for each operation."""
 SEED = 20_261_126
 STREAMS = ("subscribe",)
