@@ -15,9 +15,11 @@ from broker.events import MessageSegment, StepStarted, TextMessageEnd, TextMessa
 from tests.support.bare import Bare, bare
 from tests.support.http import Event, EventReader, Http, raw
 from tests.support.plane import LaneOwner, PlaneWorld, now_ms, plane_world
+from tests.support.stack import metric
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+HELD_BACK, CLOSES = "antiphon_gateway_readers_held_back_total", "antiphon_gateway_closes_total"
 ENV = {"requests_per_second": "10000", "requests_burst": "10000", "leave_grace_s": "0.2"}
 
 
@@ -220,42 +222,75 @@ async def test_cursors_that_cannot_be_served(world: PlaneWorld) -> None:
         await http.refused(400, "cursor_bad", "GET", path, headers={"Last-Event-ID": "nonsense"})
 
 
+def reading(world: PlaneWorld, session: str) -> str:
+    """A request for a stream, byte by byte."""
+    return (
+        f"GET /v1/sessions/{session}/events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
+        f"Authorization: Bearer {world.token('user-1')}\r\n\r\n"
+    )
+
+
+async def overfill(owner: LaneOwner, chunks: int) -> str:
+    """Has message `m` say more than the kernel keeps for a reader that takes nothing."""
+    text = ""
+    for n in range(chunks):
+        chunk = f"{n:04d}" + "x" * 131_072
+        await owner.delta("m", len(text), chunk)
+        await owner.write(MessageSegment("m", len(text), len(chunk), chunk))
+        text += chunk
+    await owner.write(MessageSegment("m", len(text), 0, "", True, "complete"), TextMessageEnd("m"))
+    return text
+
+
 async def test_a_slow_reader_is_held_back_and_gets_it_merged(world: PlaneWorld) -> None:
     owner = await answering(world)
-    token = world.token("user-1")
-    request = (
-        f"GET /v1/sessions/{owner.session}/events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
-        f"Authorization: Bearer {token}\r\n\r\n"
-    )
-    async with raw(world.gateways[0].url, request) as socket:
-        text = ""
-        for n in range(24):
-            chunk = f"{n:04d}" + "x" * 65_536
-            await owner.delta("m", len(text), chunk)
-            text += chunk
-        await owner.write(MessageSegment("m", 0, len(text), None, True, "complete"), TextMessageEnd("m"))
+    gateway = await world.stack.gateway(outbox_bytes="65536")
+    async with raw(gateway.url, reading(world, owner.session)) as socket, Http(gateway.url) as http:
+        await socket.readuntil(b"session.caught_up")
+        text = await overfill(owner, 96)
+        async with asyncio.timeout(20):
+            while metric((await http.ask("GET", "/metrics")).body.decode(), HELD_BACK) < 1:
+                await asyncio.sleep(0.05)
         entries = await read_raw(socket, until=b"TEXT_MESSAGE_END")
     assert text_of(entries) == text
     assert [entry["prev"] for entry in entries[1:]] == [entry["seq"] for entry in entries[:-1]]
+    await gateway.kill()
+
+
+async def test_a_reader_that_takes_nothing_at_all_is_let_go(world: PlaneWorld) -> None:
+    owner = await answering(world)
+    gateway = await world.stack.gateway(outbox_bytes="65536", slow_reader_s="1")
+    async with raw(gateway.url, reading(world, owner.session)) as socket, Http(gateway.url) as http:
+        await socket.readuntil(b"session.caught_up")
+        await overfill(owner, 96)
+        async with asyncio.timeout(20):
+            while metric((await http.ask("GET", "/metrics")).body.decode(), CLOSES, code="4102") < 1:
+                await asyncio.sleep(0.05)
+        rest = b""
+        with contextlib.suppress(ConnectionError):
+            rest = await socket.read()
+        assert not rest.endswith(b"0\r\n\r\n"), "what was cut must not look complete"
+    assert "Traceback" not in gateway.output()
+    await gateway.kill()
 
 
 async def read_raw(socket: asyncio.StreamReader, until: bytes) -> list[dict[str, Any]]:
-    """The entries of a chunked stream, taken from the socket itself."""
-    data = b""
+    """The entries of a chunked stream that has caught up, taken from the socket itself."""
+    rest = b""
     async with asyncio.timeout(30):
-        while until not in data:
-            data += await socket.read(65_536)
-        while not data.endswith(b"\n\n\r\n"):
-            data += await socket.read(65_536)
-    head, _, rest = data.partition(b"\r\n\r\n")
-    assert b"transfer-encoding: chunked" in head.lower()
-    body = b""
-    while rest:
-        size, _, rest = rest.partition(b"\r\n")
-        length = int(size, 16)
-        body += rest[:length]
-        assert rest[length : length + 2] == b"\r\n"
-        rest = rest[length + 2 :]
+        # What came up to here ends in the middle of an event.
+        await socket.readuntil(b"\n\n\r\n")
+        while until not in rest or not rest.endswith(b"\n\n\r\n"):
+            rest += await socket.read(1 << 20)
+    parts, at = [], 0
+    while at < len(rest):
+        end = rest.index(b"\r\n", at)
+        size = int(rest[at:end], 16)
+        parts.append(rest[end + 2 : end + 2 + size])
+        at = end + 2 + size
+        assert rest[at : at + 2] == b"\r\n"
+        at += 2
+    body = b"".join(parts)
     lines = [line.removeprefix(b"data: ") for line in body.split(b"\n") if line.startswith(b'data: {"op":"entry"')]
     return [orjson.loads(line) for line in lines]
 

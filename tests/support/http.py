@@ -230,7 +230,7 @@ class EventReader:
 async def raw(url: str, request: str) -> AsyncIterator[asyncio.StreamReader]:
     """What comes back on a socket of its own, which takes nothing (beyond what the kernel keeps) that is not read."""
     host, _, port = url.removeprefix("http://").partition(":")
-    reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+    reader, writer = await asyncio.open_connection(host, int(port), limit=65_536)
     try:
         writer.write(request.encode())
         yield reader
