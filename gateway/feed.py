@@ -74,7 +74,7 @@ class Feed:
         self._ring: deque[ReplayEntry] = deque()
         self._ring_bytes = 0
         self._floor = 0
-        self._live: set[Reader] = set()
+        self._live: dict[Framing, set[Reader]] = {}
         self._readers: set[Reader] = set()
         self._when_live: dict[Reader, Callable[[], None]] = {}
         self._witnesses: set[Witness] = set()
@@ -138,7 +138,7 @@ class Feed:
 
     def detach(self, reader: Reader) -> None:
         self._readers.discard(reader)
-        self._live.discard(reader)
+        self._live.get(reader.framing, set()).discard(reader)
         self._when_live.pop(reader, None)
 
     def when_live(self, reader: Reader, tell: Callable[[], None]) -> None:
@@ -148,7 +148,7 @@ class Feed:
     def go_live(self, reader: Reader) -> None:
         """From here on the reader, who must have had everything up to `last`, gets what is new."""
         self._flush()
-        self._live.add(reader)
+        self._live.setdefault(reader.framing, set()).add(reader)
         if (tell := self._when_live.get(reader)) is not None:
             tell()
 
@@ -279,13 +279,11 @@ class Feed:
         if not self._unsent:
             return
         unsent, self._unsent = self._unsent, []
-        if not self._live:
-            return
-        self._metrics.entries_delivered.inc(len(unsent) * len(self._live))
-        ready: dict[Framing, bytes] = {}
-        for reader in tuple(self._live):
-            data = ready.get(reader.framing)
-            if data is None:
-                data = ready[reader.framing] = framed(reader.framing, unsent)
-            if not reader.live_write(data, self.last):
-                self._live.discard(reader)
+        for framing, readers in self._live.items():
+            if not readers:
+                continue
+            data = framed(framing, unsent)
+            self._metrics.entries_delivered.inc(len(unsent) * len(readers))
+            for reader in tuple(readers):
+                if not reader.live_write(data, self.last):
+                    readers.discard(reader)

@@ -89,7 +89,8 @@ class EventStream:
             subscription.end()
 
     def _make_outlet(self, epoch: str) -> SocketOutlet:
-        assert self._request.transport is not None
+        if self._request.transport is None:
+            raise ConnectionResetError
         # The body of an answer to HTTP/1.0 has no chunks, and ends with the connection.
         kind = ChunkedOutlet if self._request.version >= HttpVersion11 else SocketOutlet
         return kind(self._request.transport, self._settings, event_stream(epoch))

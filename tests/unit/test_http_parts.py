@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_worker.speaking import Speaking
 from broker.codec import frame
+from broker.events import Event, RunCacheable
 from gateway import protocol
 from gateway.framing import LINES, WEBSOCKET, event_stream, framed
 from gateway.http.cors import Cors
@@ -155,3 +157,33 @@ def test_what_is_not_the_answer_is_left_out() -> None:
     ):
         assert run.added(other) == []
         assert run.added(entry(content, run=None, off=0)) == []
+
+
+# --- what agents say of caching ----------------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """A lane's writer, and a run's control, that only take note."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def check(self) -> None:
+        return
+
+    def record(self, *events: Event) -> None:
+        self.events += events
+
+    async def room(self) -> None:
+        return
+
+
+async def test_an_agent_says_how_long_its_answer_may_be_kept() -> None:
+    recorder = Recorder()
+    speaking = Speaking(recorder, recorder, "run_i", 1)  # type: ignore[arg-type]
+    for seconds in (0, 60, 31_536_000):
+        await speaking.cacheable(seconds)
+    for seconds in (-1, 31_536_001):
+        with pytest.raises(ValueError, match="max_age_s"):
+            await speaking.cacheable(seconds)
+    assert recorder.events == [RunCacheable("run_i", seconds) for seconds in (0, 60, 31_536_000)]
