@@ -115,9 +115,6 @@ def document(version: str) -> dict[str, Any]:
         **{f"frame:{op}": _message(op, _with_op(op, schema)) for op, schema in frames().items()},
         "frame:closing": _message("closing", _with_op("closing", _CLOSING)),
     }
-    socket = [*(f"command:{op}" for op in own), *(f"frame:{op}" for op in frames())]
-    stream = [*(f"frame:{op}" for op in _SESSION_FRAMES), "frame:closing"]
-    replies = [f"frame:{op}" for op in _REPLIES]
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -127,43 +124,50 @@ def document(version: str) -> dict[str, Any]:
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
-        "channels": {
-            "socket": {
-                "address": "/v1/connect",
-                "description": f"A WebSocket with the subprotocol {SUBPROTOCOL}",
-                "messages": _listed(socket),
-                "bindings": {"ws": {"method": "GET"}},
-            },
-            "stream": {
-                "address": "/v1/sessions/{session}/events",
-                "description": "Server-sent events: the name is the frame's `op`, the id a cursor, the data the frame",
-                "parameters": {"session": {"description": "the session"}},
-                "messages": _listed(stream),
-                "bindings": {"http": {}},
-            },
-        },
-        "operations": {
-            "command": {
-                "action": "receive",
-                "channel": {"$ref": "#/channels/socket"},
-                "messages": _refs("socket", [f"command:{op}" for op in own]),
-                "reply": {"channel": {"$ref": "#/channels/socket"}, "messages": _refs("socket", replies)},
-            },
-            "tell": {
-                "action": "send",
-                "channel": {"$ref": "#/channels/socket"},
-                "messages": _refs("socket", [f"frame:{op}" for op in _SESSION_FRAMES]),
-            },
-            "stream": {
-                "action": "send",
-                "channel": {"$ref": "#/channels/stream"},
-                "messages": _refs("stream", stream),
-            },
-        },
+        "channels": _channels([*(f"command:{op}" for op in own), *(f"frame:{op}" for op in frames())]),
+        "operations": _operations([f"command:{op}" for op in own]),
         "components": {
             "messages": messages,
             "schemas": {"Event": any_event("#/components/schemas/"), **event_schemas()},
         },
+    }
+
+
+_TOLD = [f"frame:{op}" for op in _SESSION_FRAMES]
+_STREAMED = [*_TOLD, "frame:closing"]
+
+
+def _channels(on_socket: list[str]) -> dict[str, Any]:
+    return {
+        "socket": {
+            "address": "/v1/connect",
+            "description": f"A WebSocket with the subprotocol {SUBPROTOCOL}",
+            "messages": _listed(on_socket),
+            "bindings": {"ws": {"method": "GET"}},
+        },
+        "stream": {
+            "address": "/v1/sessions/{session}/events",
+            "description": "Server-sent events: the name is the frame's `op`, the id a cursor, the data the frame",
+            "parameters": {"session": {"description": "the session"}},
+            "messages": _listed(_STREAMED),
+            "bindings": {"http": {}},
+        },
+    }
+
+
+def _operations(own: list[str]) -> dict[str, Any]:
+    """As the gateway sees them: it receives commands, and sends what is in the log."""
+    socket, stream = {"$ref": "#/channels/socket"}, {"$ref": "#/channels/stream"}
+    replies = [f"frame:{op}" for op in _REPLIES]
+    return {
+        "command": {
+            "action": "receive",
+            "channel": socket,
+            "messages": _refs("socket", own),
+            "reply": {"channel": socket, "messages": _refs("socket", replies)},
+        },
+        "tell": {"action": "send", "channel": socket, "messages": _refs("socket", _TOLD)},
+        "stream": {"action": "send", "channel": stream, "messages": _refs("stream", _STREAMED)},
     }
 
 

@@ -33,13 +33,15 @@ class Parameter:
 class Answer:
     """What an operation answers if all goes well: the schema of its JSON, and the headers that it has then.
 
-    `also` are other media types that it comes in; `schema` None: there is no JSON.
+    `also` are other media types that it comes in; `schema` None: there is no JSON. `leads_to` are operations whose path
+    takes what this answer, or its request's path, names.
     """
 
     meaning: str
     schema: JsonSchema | None = None
     also: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
+    leads_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

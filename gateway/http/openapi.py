@@ -74,7 +74,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     if operation.body is not None:
         content = {JSON: {"schema": _plain(operation.body)}}
         wire["requestBody"] = {"required": not operation.optional, "content": content}
-    answers = {str(status): _answer(answer) for status, answer in sorted(operation.answers.items())}
+    answers = {str(status): _answer(answer, operation) for status, answer in sorted(operation.answers.items())}
     return wire | {"responses": answers | _problems(operation)}
 
 
@@ -92,7 +92,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     }
 
 
-def _answer(answer: Answer) -> dict[str, Any]:
+def _answer(answer: Answer, operation: Operation) -> dict[str, Any]:
     wire: dict[str, Any] = {"description": answer.meaning}
     if answer.headers:
         wire["headers"] = {
@@ -102,7 +102,18 @@ def _answer(answer: Answer) -> dict[str, Any]:
     content: dict[str, Any] = {} if answer.schema is None else {JSON: {"schema": _plain(answer.schema)}}
     for media in answer.also:
         content[media] = {"schema": _EVENT if media == EVENT_STREAM else {}}
-    return wire | ({"content": content} if content else {})
+    links = {name: _link(name, operation) for name in answer.leads_to}
+    return wire | ({"content": content} if content else {}) | ({"links": links} if links else {})
+
+
+def _link(name: str, operation: Operation) -> dict[str, Any]:
+    """The path's parts of the operation that it leads to are those of this one's path, or fields of its answer."""
+    (target,) = (o for o in OPERATIONS if o.name == name)
+    parts = {
+        part: f"$request.path.{part}" if part in operation.places else f"$response.body#/{part}"
+        for part in target.places
+    }
+    return {"operationId": name, "parameters": parts}
 
 
 def _problems(operation: Operation) -> dict[str, Any]:

@@ -29,7 +29,7 @@ INPUTS = (
         "/v1/sessions/{session}/inputs",
         "Sends a message for the agent. Its id, which makes sending again safe, is `inputId` or Idempotency-Key",
         {
-            201: Answer("It is stored", s.RECEIPT, headers=LOCATION),
+            201: Answer("It is stored", s.RECEIPT, headers=LOCATION, leads_to=("cancelInput", "getRun", "cancelRun")),
             200: Answer("It was stored before, under the same id", s.RECEIPT, headers=LOCATION),
         },
         op="input.send",

@@ -60,8 +60,13 @@ RUNS = (
         "/v1/runs",
         "Sends an input, to a session of its own unless one is named, and waits for the answer",
         {
-            200: Answer("The run is over", _RUN, also=(EVENT_STREAM,)),
-            202: Answer("It takes longer: ask again where `Location` says", _RUN, headers=LOCATION),
+            200: Answer("The run is over", _RUN, also=(EVENT_STREAM,), leads_to=("getRun", "listMessages")),
+            202: Answer(
+                "It takes longer: ask again where `Location` says",
+                _RUN,
+                headers=LOCATION,
+                leads_to=("getRun", "cancelRun"),
+            ),
         },
         right="send",
         parameters=(IDEMPOTENCY_KEY,),

@@ -24,11 +24,13 @@ SESSIONS = (
                 "It is created",
                 s.thing({"session": s.TEXT, "seq": s.SEQ, "duplicate": s.FLAG}),
                 headers=LOCATION,
+                leads_to=("getSession", "readEvents", "sendInput", "deleteSession"),
             ),
             200: Answer(
                 "It was created by the same user before",
                 s.thing({"session": s.TEXT, "seq": s.SEQ, "duplicate": s.FLAG}),
                 headers=LOCATION,
+                leads_to=("getSession", "readEvents", "sendInput", "deleteSession"),
             ),
         },
         op="session.create",
