@@ -122,7 +122,9 @@ async def stream_run(
             opened = await open_reader(feed, services.log, outlet, services.metrics, command)
         response = web.StreamResponse(headers=STREAM_HEADERS)
         await response.prepare(call.request)
-        writing = _Writing(response, outlet, epoch, RunText(run_id) if text else None)
+        said = RunText(run_id) if text else None
+        patience_s = services.settings.slow_reader_s
+        writing = _Writing(response, call.request.transport, outlet, epoch, said, patience_s)
         over = await _follow(feed, opened.reader, writing, run_id, leaving, services.settings.heartbeat_s)
     try:
         await _conclude(services, call, session, run_id, writing, over=over)
@@ -150,10 +152,20 @@ async def _conclude(
 
 
 class _Writing:
-    """Writes events to the client, at its speed."""
+    """Writes events to the client, at its speed. Raises ConnectionError once it has gone, or takes nothing any more."""
 
-    def __init__(self, response: web.StreamResponse, outlet: QueueOutlet, epoch: str, text: RunText | None) -> None:
+    def __init__(
+        self,
+        response: web.StreamResponse,
+        transport: asyncio.Transport | None,
+        outlet: QueueOutlet,
+        epoch: str,
+        text: RunText | None,
+        patience_s: float,
+    ) -> None:
+        self._patience_s = patience_s
         self._response = response
+        self._transport = transport
         self._outlet = outlet
         self._framing = event_stream(epoch)
         self._text = text
@@ -161,7 +173,7 @@ class _Writing:
         self._moved = asyncio.Event()
 
     async def say(self, name: str, data: bytes) -> None:
-        await self._response.write(b"event: %b\ndata: %b\n\n" % (name.encode(), data))
+        await self._write(b"event: %b\ndata: %b\n\n" % (name.encode(), data))
 
     async def pass_on(self) -> None:
         """Passes entries on, without end."""
@@ -171,7 +183,7 @@ class _Writing:
                 continue
             entry = orjson.loads(line)
             if self._text is None:
-                await self._response.write(self._framing.message(line))
+                await self._write(self._framing.message(line))
             else:
                 for piece in self._text.added(entry):
                     await self.say("text", orjson.dumps(piece))
@@ -187,7 +199,17 @@ class _Writing:
     async def beat(self, every_s: float) -> None:
         while True:
             await asyncio.sleep(every_s)
-            await self._response.write(b":\n\n")
+            await self._write(b":\n\n")
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._response.write(data)
+        except TimeoutError:
+            # What is unsent would wait for ever.
+            if self._transport is not None:
+                self._transport.abort()
+            raise ConnectionResetError from None
 
 
 async def _follow(

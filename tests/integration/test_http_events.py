@@ -274,6 +274,28 @@ async def test_a_reader_that_takes_nothing_at_all_is_let_go(world: PlaneWorld) -
     await gateway.kill()
 
 
+async def test_a_client_that_takes_nothing_of_its_run_is_let_go(world: PlaneWorld) -> None:
+    session = world.session()
+    gateway = await world.stack.gateway(slow_reader_s="1")
+    body = f'{{"content":"x","session":"{session}","inputId":"i","stream":"text"}}'
+    request = (
+        "POST /v1/runs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {world.token('user-1')}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    )
+    async with raw(gateway.url, request) as socket, Http(gateway.url) as http:
+        await socket.readuntil(b"\r\n\r\n")
+        owner = LaneOwner(world.log, session)
+        await owner.claim()
+        await owner.start("i")
+        await owner.write(TextMessageStart("m"))
+        await overfill(owner, 96)
+        async with asyncio.timeout(20):
+            while metric((await http.ask("GET", "/metrics")).body.decode(), "antiphon_gateway_connections") > 0:
+                await asyncio.sleep(0.05)
+    assert "Traceback" not in gateway.output()
+    await gateway.kill()
+
+
 async def read_raw(socket: asyncio.StreamReader, until: bytes) -> list[dict[str, Any]]:
     """The entries of a chunked stream that has caught up, taken from the socket itself."""
     rest = b""
