@@ -43,7 +43,6 @@ STATUS: Mapping[str, int] = {
     ErrorCode.CALL_NOT_FOUND: 404,
     ErrorCode.APPROVAL_NOT_FOUND: 404,
     ErrorCode.HANDOFF_NOT_FOUND: 404,
-    ErrorCode.KEY_NOT_FOUND: 404,
     HttpCode.METHOD_NOT_ALLOWED: 405,
     HttpCode.NOT_ACCEPTABLE: 406,
     ErrorCode.CURSOR_EPOCH: 410,

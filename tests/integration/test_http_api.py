@@ -250,7 +250,7 @@ async def test_approvals(world: PlaneWorld) -> None:
         found = await http.ok("GET", f"/v1/sessions/{owner.session}")
         assert found["state"]["status"] == "requires_action"
         assert await http.ok("POST", f"{path}/revoke", {"key": "tool:x/y"}) == {"key": "tool:x/y"}
-        await http.refused(404, "key_not_found", "POST", f"{path}/revoke", {"key": "tool:x/y"})
+        await http.refused(409, "key_not_found", "POST", f"{path}/revoke", {"key": "tool:x/y"})
 
 
 async def test_hand_overs(world: PlaneWorld) -> None:
