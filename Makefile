@@ -51,6 +51,10 @@ types: .venv/.synced ## mypy, strict
 behaviours: .venv/.synced .venv/.synced-demo ## What Antiphon must be seen to do, on real processes; B="B01 B19" chooses
 	.venv/bin/python -m tests.behaviours $(B)
 
+.PHONY: http
+http: .venv/.synced-http ## What the OpenAPI document allows and forbids, sent to a real gateway by schemathesis
+	.venv/bin/pytest tests/openapi --timeout 300 $(T)
+
 .PHONY: browser
 browser: .venv/.synced-browser ## The page in real Chromium, its fold in Node; needs both
 	@command -v node >/dev/null || { echo "node is missing: apt-get install nodejs" >&2; exit 1; }
@@ -123,6 +127,10 @@ clean: ## Remove .venv and all caches
 
 .venv/.synced-monitoring: .venv/.synced
 	$(SYNC) --extra embedded --group dev --group monitoring
+	@touch $@
+
+.venv/.synced-http: .venv/.synced
+	$(SYNC) --extra embedded --group dev --group http
 	@touch $@
 
 .venv/.synced-demo: .venv/.synced

@@ -17,6 +17,7 @@ from broker.events import (
     Event,
     OtherEvent,
     ReasoningMessageStart,
+    RunCacheable,
     StepFinished,
     StepStarted,
     TextMessageStart,
@@ -24,6 +25,9 @@ from broker.events import (
     ToolCallStart,
     ToolRequested,
 )
+
+CACHEABLE_S_MAX = 31_536_000
+"""A year: what HTTP takes as for ever (RFC 9111)."""
 
 
 class Speaking:
@@ -136,6 +140,15 @@ class Speaking:
     async def state_snapshot(self, snapshot: Any) -> None:
         """The agent's shared state, whole (AG-UI STATE_SNAPSHOT)."""
         await self._record(OtherEvent("STATE_SNAPSHOT", {"type": "STATE_SNAPSHOT", "snapshot": snapshot}))
+
+    async def cacheable(self, max_age_s: int) -> None:
+        """Says that what this run answers may be given again for `max_age_s` seconds after its end, to who may read it.
+
+        Clients of HTTP are told so (`Cache-Control`). What was said last counts; 0 takes it back.
+        """
+        if not 0 <= max_age_s <= CACHEABLE_S_MAX:
+            raise ValueError(f"max_age_s must be a whole number from 0 to {CACHEABLE_S_MAX}")
+        await self._record(RunCacheable(self.run_id, max_age_s))
 
     async def flush(self) -> None:
         """Returns when everything said so far is stored."""

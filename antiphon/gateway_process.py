@@ -32,8 +32,8 @@ from gateway.config import GatewaySettings
 from gateway.hub import Hub
 from gateway.metrics import GatewayMetrics
 from gateway.presence import Rooms
+from gateway.services import Services
 from gateway.tracing import GatewayTracing
-from gateway.websocket import Services
 
 _log = structlog.get_logger("antiphon.gateway")
 

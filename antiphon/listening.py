@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from broker.errors import ConfigError
+
+
+class _NoHttp(logging.Filter):
+    """Drops what the web server says of bytes that are no HTTP: anybody can send them, as often as they like."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_NO_HTTP = _NoHttp()
 
 
 @asynccontextmanager
 async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[str]:
     """Listens; yields the address. Raises ConfigError if it is taken."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    # What is done for a client ends when it has gone: a stream that nobody reads would go on.
+    logging.getLogger("aiohttp.server").addFilter(_NO_HTTP)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
     await runner.setup()
     try:
         listener = _listen(host, port)

@@ -60,9 +60,13 @@ _PARTICIPANT_EVENTS = (
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Field:
+class EventField:
+    """A field of an event: its name here and on the wire, and which values it takes."""
+
     attribute: str
     wire: str
+    kind: str
+    """Its annotation."""
     accepts: Callable[[Any], bool]
     required: bool
     flag: bool
@@ -97,18 +101,26 @@ _ACCEPTS: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def _fields_of(cls: type) -> tuple[_Field, ...]:
+def _fields_of(cls: type) -> tuple[EventField, ...]:
     return tuple(
-        _Field(f.name, _camel(f.name), _ACCEPTS[str(f.type)], f.default is dataclasses.MISSING, str(f.type) == "bool")
+        EventField(
+            f.name,
+            _camel(f.name),
+            str(f.type),
+            _ACCEPTS[str(f.type)],
+            f.default is dataclasses.MISSING,
+            str(f.type) == "bool",
+        )
         for f in dataclasses.fields(cls)
         if f.name != "extra"
     )
 
 
-_TYPES: dict[str, tuple[type, tuple[_Field, ...]]] = {
+EVENT_TYPES: dict[str, tuple[type, tuple[EventField, ...]]] = {
     cls.TYPE: (cls, _fields_of(cls)) for cls in get_args(Event) if cls is not OtherEvent
 }
-_FIELDS: dict[type, tuple[_Field, ...]] = dict(_TYPES.values())
+"""The events that some part of Antiphon acts on, by their type, with their fields."""
+_FIELDS: dict[type, tuple[EventField, ...]] = dict(EVENT_TYPES.values())
 
 
 def event_to_wire(event: Event) -> dict[str, Any]:
@@ -129,7 +141,7 @@ def event_from_wire(wire: Mapping[str, Any]) -> Event:
     kind = wire.get("type")
     if not isinstance(kind, str):
         raise CodecError("an event needs a string `type`")
-    known = _TYPES.get(kind)
+    known = EVENT_TYPES.get(kind)
     if known is None:
         return OtherEvent(kind, dict(wire))
     cls, specs = known

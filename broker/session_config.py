@@ -92,7 +92,8 @@ def _whole(low: int, high: int) -> Callable[[Any], bool]:
     return lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high
 
 
-_POOL = re.compile(r"[A-Za-z0-9_-]{1,64}")
+POOL_NAME = r"[A-Za-z0-9_-]{1,64}"
+_POOL = re.compile(POOL_NAME)
 
 
 def _is_pool(value: Any) -> bool:

@@ -31,9 +31,15 @@ from broker.errors import InvalidName
 
 MAIN_LANE = "main"
 
-_LONG = re.compile(r"[A-Za-z0-9_-]{1,128}"), "1-128 of A-Z a-z 0-9 _ -"
-_SHORT = re.compile(r"[A-Za-z0-9_-]{1,64}"), "1-64 of A-Z a-z 0-9 _ -"
-_RUN_ID = re.compile(r"run_[A-Za-z0-9_-]{1,64}"), "run_ and the inputId that starts the run"
+LONG_NAME = r"[A-Za-z0-9_-]{1,128}"
+"""Of sessions, and of ids that workers make."""
+SHORT_NAME = r"[A-Za-z0-9_-]{1,64}"
+"""Of lanes and devices, and of ids that clients make."""
+RUN_NAME = r"run_[A-Za-z0-9_-]{1,64}"
+
+_LONG = re.compile(LONG_NAME), "1-128 of A-Z a-z 0-9 _ -"
+_SHORT = re.compile(SHORT_NAME), "1-64 of A-Z a-z 0-9 _ -"
+_RUN_ID = re.compile(RUN_NAME), "run_ and the inputId that starts the run"
 
 
 class Kind(StrEnum):

@@ -15,7 +15,8 @@ from broker.schema import Schema, SchemaInvalid
 MAX_TOOLS = 64
 MAX_TOOLS_BYTES = 65_536
 """Bytes that all declarations of a subscription may have together, as JSON."""
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+TOOL_NAME = r"[A-Za-z0-9_.-]{1,64}"
+_NAME = re.compile(TOOL_NAME)
 
 
 @dataclass(frozen=True, slots=True)

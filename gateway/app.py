@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
+from structlog.contextvars import bound_contextvars
 
 from broker.errors import CloseCode
 from broker.interfaces import Health, Vitals
 from broker.metrics import CONTENT_TYPE, exposition
 from broker.versions import VERSION, formats
 from gateway.draining import GOODBYE_S, RETRY_AFTER_MAX_MS, TICK_S, due
+from gateway.http.api import HttpApi
+from gateway.http.problems import HttpCode, Problem
+from gateway.http.streams import Connected
 from gateway.protocol import SUBPROTOCOL, log_status
-from gateway.websocket import ClientConnection, Services
+from gateway.services import Services
+from gateway.websocket import ClientConnection
 
 _log = structlog.get_logger("antiphon.gateway")
 
@@ -44,7 +51,7 @@ class Gateway:
         self._vitals = vitals
         self._metrics = services.metrics
         self._metrics.connection_limit.set(services.settings.connections)
-        self._connections: dict[ClientConnection, None] = {}
+        self._connections: dict[Connected, None] = {}
         """In the order in which they came."""
         self._empty = asyncio.Event()
         self._empty.set()
@@ -59,6 +66,7 @@ class Gateway:
         self.app.router.add_get("/metrics", self._expose)
         self.app.router.add_get("/", self._index)
         self.app.router.add_static("/web", _WEB)
+        HttpApi(services, self._admitted_by_http).add_to(self.app)
         self.app.on_response_prepare.append(_headers)
 
     @property
@@ -98,13 +106,10 @@ class Gateway:
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         settings = self._services.settings
-        if self._draining.is_set() or len(self._connections) >= settings.connections:
-            code = "draining" if self._draining.is_set() else "overloaded"
+        if (code := self._no_room()) is not None:
             self._metrics.upgrades.labels(code).inc()
             return web.json_response(
-                {"code": code, "message": "try another gateway"},
-                status=503,
-                headers={"Retry-After": "1"},
+                {"code": code, "message": "try another gateway"}, status=503, headers={"Retry-After": "1"}
             )
         offered = request.headers.get("Sec-WebSocket-Protocol", "")
         ws = web.WebSocketResponse(
@@ -120,22 +125,41 @@ class Gateway:
             await ws.close(code=CloseCode.UNSUPPORTED_PROTOCOL, message=b'{"code":"unsupported_protocol"}')
             return ws
         connection = ClientConnection(ws, request, self._services)
+        self._metrics.upgrades.labels("accepted").inc()
+        with self._admitted(connection) as log_available, bound_contextvars(connection=connection.id):
+            await connection.serve(log_available=log_available)
+        return ws
+
+    def _no_room(self) -> str | None:
+        """Why nobody more can be connected."""
+        if self._draining.is_set():
+            return HttpCode.DRAINING
+        return HttpCode.OVERLOADED if len(self._connections) >= self._services.settings.connections else None
+
+    @contextmanager
+    def _admitted(self, connection: Connected) -> Iterator[bool]:
+        """Counts it among the connected; gives whether the log is available."""
         self._connections[connection] = None
         self._empty.clear()
-        self._metrics.upgrades.labels("accepted").inc()
         self._metrics.connections.inc()
         if self._draining.is_set():
             # It came in the moment in which those that are here were told.
             connection.drain(_retry_after_ms())
         try:
-            with structlog.contextvars.bound_contextvars(connection=connection.id):
-                await connection.serve(log_available=self._log_available)
+            yield self._log_available
         finally:
             self._connections.pop(connection, None)
             if not self._connections:
                 self._empty.set()
             self._metrics.connections.dec()
-        return ws
+
+    @contextmanager
+    def _admitted_by_http(self, connection: Connected) -> Iterator[bool]:
+        """As `_admitted`. Raises Problem when nobody more can be."""
+        if (code := self._no_room()) is not None:
+            raise Problem(code, "try another gateway", {"retry_after_ms": 1000})
+        with self._admitted(connection) as log_available:
+            yield log_available
 
     async def _healthz(self, _request: web.Request) -> web.Response:
         return web.json_response({"status": "ok", "version": VERSION, "formats": formats()})
@@ -161,4 +185,6 @@ def _retry_after_ms() -> int:
 
 
 async def _headers(_request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(_SECURITY_HEADERS)
+    for name, value in _SECURITY_HEADERS.items():
+        if name != hdrs.CACHE_CONTROL or name not in response.headers:
+            response.headers[name] = value

@@ -33,6 +33,18 @@ class GatewaySettings:
     flood_refusals: int = setting(1000, "refused commands after which a connection is closed", minimum=1)
     bad_frames: int = setting(10, "bad frames after which a connection is closed", minimum=1)
     connections: int = setting(20_000, "connections in all", minimum=1)
+    cors_origins: str = setting(
+        "", "origins whose pages may use the HTTP API, separated by commas; `*`: all; empty: their own alone"
+    )
+    requests_per_second: float = setting(
+        50.0, "HTTP requests that a user may make each second, and an address without a valid token", minimum=0.1
+    )
+    requests_burst: int = setting(100, "HTTP requests of one of them that may come at once", minimum=1)
+    run_wait_s: float = setting(
+        60.0,
+        "seconds that an HTTP request waits for a run's answer, at most; then it is told where that will be",
+        minimum=0,
+    )
     ring_entries: int = setting(512, "entries of a session kept for resuming", minimum=1)
     ring_bytes: int = setting(1_048_576, "bytes of a session's entries kept for resuming", minimum=1024)
     outbox_bytes: int = setting(262_144, "unsent bytes beyond which a reader is held back", minimum=4096)

@@ -1,7 +1,7 @@
 """One session in a gateway: its state, its latest entries, and the readers that follow it live.
 
 A feed holds nothing that another gateway could not rebuild from the log. Readers that are up to date are *live*: all
-of them get the same bytes, in one write for each turn of the event loop. A reader that cannot take them is held back:
+of them (of one framing) get the same bytes, in one write for each turn of the event loop. A reader that cannot take them is held back:
 it leaves the live set and is caught up, from the ring of latest entries or from the log (`gateway.reader`).
 """
 
@@ -30,9 +30,9 @@ from broker.state import SessionState
 from broker.subjects import Kind, SessionSubjects, place_of
 from broker.tail import Rewound, StoredEntry
 from gateway.config import GatewaySettings
+from gateway.framing import Framing, framed
 from gateway.handed_over import close_left_open, left_open
 from gateway.metrics import GatewayMetrics
-from gateway.protocol import text_message
 from gateway.replay import ReplayEntry, sane_body, settled_streams, without_settled_text
 from gateway.tracing import Deliveries
 from gateway.witness import Witness
@@ -42,6 +42,8 @@ _log = structlog.get_logger("antiphon.feed")
 
 class Reader(Protocol):
     """A subscription of a connection, as a feed sees it."""
+
+    framing: Framing
 
     def live_write(self, data: bytes, seq: int) -> bool:
         """Takes what is new, up to entry `seq`; False if the reader cannot keep up and has left."""
@@ -88,7 +90,7 @@ class Feed:
         self._ring: deque[ReplayEntry] = deque()
         self._ring_bytes = 0
         self._floor = 0
-        self._live: set[Reader] = set()
+        self._live: dict[Framing, set[Reader]] = {}
         self._readers: set[Reader] = set()
         self._when_live: dict[Reader, Callable[[], None]] = {}
         self._witnesses: set[Witness] = set()
@@ -125,6 +127,11 @@ class Feed:
         while self._position < seq:
             await self._next_change()
 
+    async def until(self, holds: Callable[[SessionState], bool]) -> None:
+        """Returns when the state, up to date as far as is known here, is such. Safe to cancel."""
+        while not (self._caught_up and holds(self.state)):
+            await self._next_change()
+
     @contextmanager
     def witness(self, entry_id: str) -> Iterator[Witness]:
         """Sees what the fold makes of the entries with this id, for as long as the context is open."""
@@ -150,7 +157,7 @@ class Feed:
 
     def detach(self, reader: Reader) -> None:
         self._readers.discard(reader)
-        self._live.discard(reader)
+        self._live.get(reader.framing, set()).discard(reader)
         self._when_live.pop(reader, None)
 
     def when_live(self, reader: Reader, tell: Callable[[], None]) -> None:
@@ -160,7 +167,7 @@ class Feed:
     def go_live(self, reader: Reader) -> None:
         """From here on the reader, who must have had everything up to `last`, gets what is new."""
         self._flush()
-        self._live.add(reader)
+        self._live.setdefault(reader.framing, set()).add(reader)
         if (tell := self._when_live.get(reader)) is not None:
             tell()
 
@@ -272,7 +279,7 @@ class Feed:
             body = without_settled_text(entry, full) if settles else full
             taken = ReplayEntry(stored.seq, self.last, body, False, settles, full if settles else b"")
         self._remember(taken)
-        self._unsent.append(text_message(frame(self.session, taken.seq, taken.prev, taken.body)))
+        self._unsent.append(frame(self.session, taken.seq, taken.prev, taken.body))
         self.last = stored.seq
         if not self._flush_due:
             self._flush_due = True
@@ -298,17 +305,23 @@ class Feed:
         if not self._unsent:
             return
         unsent, self._unsent = self._unsent, []
-        if self._live:
-            self._write(unsent)
+        self._write(unsent)
         if self._deliveries is not None:
-            self._deliveries.written(len(self._live))
+            self._deliveries.written(sum(map(len, self._live.values())))
 
     def _write(self, unsent: list[bytes]) -> None:
-        data = unsent[0] if len(unsent) == 1 else b"".join(unsent)
-        self._metrics.entries_delivered.inc(len(unsent) * len(self._live))
-        for reader in tuple(self._live):
-            if not reader.live_write(data, self.last):
-                self._live.discard(reader)
+        delivered = 0
+        for framing, readers in self._live.items():
+            if not readers:
+                continue
+            data = framed(framing, unsent)
+            delivered += len(readers)
+            for reader in tuple(readers):
+                if not reader.live_write(data, self.last):
+                    readers.discard(reader)
+        if not delivered:
+            return
+        self._metrics.entries_delivered.inc(len(unsent) * delivered)
         now = time.time()
         if (lag_s := age_s(self._unsent_since, now)) is not None:
             self._metrics.fan_out.observe(lag_s)
@@ -319,9 +332,10 @@ class Feed:
         """Asks one of the live readers, now and then, to say when it has handled what it has just been given."""
         every_s = self._settings.ack_sample_s
         self._mark_due = now + (every_s or math.inf)
-        if not (every_s and self._live and self._ring):
+        live = [reader for readers in self._live.values() for reader in readers]
+        if not (every_s and live and self._ring):
             return
-        reader = random.choice(tuple(self._live))
+        reader = random.choice(live)
         if reader.acknowledges and (ts := published_at(self._ring[-1].body)) is not None:
             reader.mark(self.last, ts)
             self._metrics.marks.inc()

@@ -1,4 +1,4 @@
-"""The socket that readers of a connection write to, and how it ends."""
+"""The sockets that readers of a connection write to, and how they end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import orjson
 
 from broker.errors import CloseCode
 from gateway.config import GatewaySettings
+from gateway.framing import WEBSOCKET, Framing
 
 _CONGESTED_POLL_MIN_S, _CONGESTED_POLL_MAX_S = 0.01, 0.5
 
@@ -32,7 +33,8 @@ class Closing(Exception):
 class SocketOutlet:
     """Writes server frames to a socket, and says when it does not take them (`gateway.reader.Outlet`)."""
 
-    def __init__(self, transport: asyncio.Transport, settings: GatewaySettings) -> None:
+    def __init__(self, transport: asyncio.Transport, settings: GatewaySettings, framing: Framing = WEBSOCKET) -> None:
+        self.framing = framing
         self._transport = transport
         self._limit = settings.outbox_bytes
         self._patience_s = settings.slow_reader_s
@@ -54,6 +56,13 @@ class SocketOutlet:
         if self._transport.get_write_buffer_size():
             self._transport.abort()
 
+    async def taken(self, within_s: float) -> None:
+        """Returns when the peer has taken all that was written, or has not in time."""
+        wait_s, until = _CONGESTED_POLL_MIN_S, time.monotonic() + within_s
+        while self._transport.get_write_buffer_size() and not self._transport.is_closing() and time.monotonic() < until:
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 1.5, _CONGESTED_POLL_MAX_S)
+
     async def uncongested(self) -> None:
         """Raises Closing (slow_reader) when the peer takes nothing at all for too long.
 
@@ -71,3 +80,15 @@ class SocketOutlet:
             elif time.monotonic() - stalled_since > self._patience_s:
                 raise Closing(CloseCode.SLOW_READER, "slow_reader")
             before = now
+
+
+class ChunkedOutlet(SocketOutlet):
+    """Writes to the body of an HTTP response, past the web server: a chunk of it at a time (RFC 9112, section 7.1).
+
+    The head of the response must have been sent.
+    """
+
+    def write(self, data: bytes) -> None:
+        # An empty chunk would end the body.
+        if data and not self._transport.is_closing():
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))

@@ -11,6 +11,7 @@ from gateway.fields import Fields, Writing
 
 LEASE_MS_MIN, LEASE_MS_MAX, LEASE_MS_DEFAULT = 1_000, 120_000, 15_000
 KEY_CHARS = 256
+TITLE_CHARS = 200
 LIST_MAX, LIST_DEFAULT = 200, 50
 
 
@@ -262,6 +263,8 @@ _PARSERS: dict[str, Callable[[int, Fields], PlaneCommand]] = {
     "session.list": lambda id_, fields: SessionList(id_, _limit(fields), fields.maybe_text("after")),
     "handoff.list": lambda id_, fields: HandoffList(id_, _limit(fields)),
 }
+OPS = frozenset(_PARSERS)
+"""The names of the commands."""
 
 
 def _call_id(fields: Fields) -> str:

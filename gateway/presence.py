@@ -21,6 +21,7 @@ from broker.subjects import SessionSubjects
 from broker.telemetry import bind_only
 from broker.tools import ToolDeclaration
 from gateway import protocol
+from gateway.framing import Framing
 from gateway.metrics import GatewayMetrics
 from gateway.reader import Outlet
 
@@ -194,10 +195,11 @@ class _Room:
         shown = attendance.participants, attendance.more
         if shown != self._shown:
             self._shown = shown
-            frame = protocol.text_message(protocol.presence(self.subjects.session, *shown))
+            frame = protocol.presence(self.subjects.session, *shown)
             # What has changed may be nothing that is shown.
             if frame != self._frame:
                 self._frame = frame
+        ready: dict[Framing, bytes] = {}
         self._behind = False
         for seat in self._seats:
             if not seat.live or seat.sent is self._frame:
@@ -206,4 +208,7 @@ class _Room:
                 self._behind = True
             else:
                 seat.sent = self._frame
-                seat.outlet.write(self._frame)
+                framing = seat.outlet.framing
+                if framing not in ready:
+                    ready[framing] = framing.message(self._frame)
+                seat.outlet.write(ready[framing])

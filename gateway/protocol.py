@@ -107,20 +107,9 @@ class PresenceSet:
     state: str
 
 
-Command = (
-    Hello
-    | AuthRefresh
-    | Ping
-    | Subscribe
-    | Ack
-    | Unsubscribe
-    | InputSend
-    | InputCancel
-    | RunCancel
-    | History
-    | PresenceSet
-    | PlaneCommand
-)
+ConnectionCommand = Hello | AuthRefresh | Ping | Subscribe | Ack | Unsubscribe | PresenceSet
+"""What is about the connection that it comes on."""
+Command = ConnectionCommand | InputSend | InputCancel | RunCancel | History | PlaneCommand
 
 
 def parse(data: str | bytes) -> Command:
@@ -131,6 +120,11 @@ def parse(data: str | bytes) -> Command:
         raise BadFrame(None, ErrorCode.BAD_JSON, "the frame is not JSON in UTF-8") from None
     if not isinstance(wire, dict):
         raise BadFrame(None, ErrorCode.BAD_JSON, "the frame is not a JSON object")
+    return parse_command(wire)
+
+
+def parse_command(wire: dict[str, Any]) -> Command:
+    """The command that a JSON object is. Raises BadFrame."""
     id_ = wire.get("id")
     if not isinstance(id_, int) or isinstance(id_, bool) or not 0 <= id_ < 2**53:
         raise BadFrame(None, ErrorCode.BAD_COMMAND, "`id` must be a whole number from 0 to 2^53-1", field="id")

@@ -17,6 +17,7 @@ from broker.tail import StoredEntry
 from broker.view import public_view
 from gateway import protocol
 from gateway.feed import Feed
+from gateway.framing import Framing, framed
 from gateway.metrics import GatewayMetrics
 from gateway.replay import ReplayEntry, for_doubtful, frames, sane_body
 
@@ -35,8 +36,13 @@ class Outlet(Protocol):
         """More is unsent than the connection may hold."""
         ...
 
+    @property
+    def framing(self) -> Framing:
+        """What stands around a frame in what is written."""
+        ...
+
     def write(self, data: bytes) -> None:
-        """Sends WebSocket messages, without waiting."""
+        """Sends framed frames, without waiting."""
         ...
 
     async def uncongested(self) -> None:
@@ -67,6 +73,7 @@ class SessionReader:
         every: bool,
         acknowledges: bool = False,
     ) -> None:
+        self.framing = outlet.framing
         self.acknowledges = acknowledges
         self._marked: tuple[int, int] | None = None
         self._feed = feed
@@ -254,7 +261,7 @@ class SessionReader:
         self._at = _Position(entries[-1].seq, entries[-1].seq)
 
     def _write(self, payloads: list[bytes]) -> None:
-        self._outlet.write(b"".join(map(protocol.text_message, payloads)))
+        self._outlet.write(framed(self.framing, payloads))
 
 
 def _replay_entry(stored: StoredEntry) -> ReplayEntry | None:

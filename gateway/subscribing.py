@@ -6,10 +6,15 @@ from dataclasses import dataclass
 
 from broker.errors import ErrorCode, Refused
 from broker.interfaces import SessionLog
+from broker.presence import Member
+from broker.tools import parse_tools
+from gateway.auth import Identity, Right
 from gateway.feed import Feed
 from gateway.metrics import GatewayMetrics
+from gateway.presence import Seat
 from gateway.protocol import Subscribe, parse_cursor
 from gateway.reader import Outlet, SessionReader
+from gateway.services import Services
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +24,45 @@ class Opened:
     reader: SessionReader
     epoch: str
     head: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """Somebody reads a session. `end` must be called, once, when its reader has ended."""
+
+    reader: SessionReader
+    seat: Seat
+    epoch: str
+    head: int
+    _feed: Feed
+    _services: Services
+
+    def end(self) -> None:
+        self._services.metrics.subscriptions.dec()
+        self.seat.leave()
+        self._services.hub.let_go(self._feed)
+
+
+async def subscribe(services: Services, outlet: Outlet, command: Subscribe, who: Identity, device: str) -> Subscription:
+    """Checks what the command asks for, and takes a seat in the session. The reader is yet to run.
+
+    Raises Refused, Unavailable.
+    """
+    who.require(Right.READ, command.session)
+    tools = tuple(parse_tools(command.tools).values())
+    if tools:
+        who.require(Right.TOOLS, command.session)
+    member = Member(who.id, device, who.name, who.roles, tools=tools, watching=command.watching)
+    feed = services.hub.hold(command.session)
+    try:
+        opened = await open_reader(feed, services.log, outlet, services.metrics, command)
+    except BaseException:
+        services.hub.let_go(feed)
+        raise
+    seat = services.rooms.sit(feed.subjects, outlet, member)
+    feed.when_live(opened.reader, seat.went_live)
+    services.metrics.subscriptions.inc()
+    return Subscription(opened.reader, seat, opened.epoch, opened.head, feed, services)
 
 
 async def open_reader(

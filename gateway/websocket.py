@@ -13,52 +13,31 @@ import structlog
 from aiohttp import WSMessage, WSMsgType, web
 
 from broker.clock import now_ms
-from broker.errors import CloseCode, CursorError, ErrorCode, InvalidName, LogError, Refused
-from broker.interfaces import SessionLog
-from broker.presence import Member
-from broker.tools import parse_tools
-from broker.versions import VERSION
+from broker.errors import CloseCode, ErrorCode, LogError, Refused
 from gateway import plane, protocol
-from gateway.auth import Authenticator, Identity, Right
-from gateway.commands import Commands, Executor
-from gateway.config import GatewaySettings
-from gateway.feed import Feed
+from gateway.auth import Identity, Right
+from gateway.commands import Executor
+from gateway.execution import rate_limited, refusing
 from gateway.fields import BadFrame
-from gateway.hub import Hub
 from gateway.limits import TokenBucket
-from gateway.metrics import GatewayMetrics
 from gateway.outlet import Closing, SocketOutlet
-from gateway.presence import Rooms, Seat
+from gateway.presence import Seat
 from gateway.protocol import Command
 from gateway.reader import SessionReader
-from gateway.subscribing import open_reader
+from gateway.services import SERVER, Services
+from gateway.subscribing import subscribe
 
 _log = structlog.get_logger("antiphon.connection")
 
 _GOODBYE_S = 5.0
 """How long a peer has to take what is unsent, and then the reason why its connection ends."""
-SERVER = f"antiphon/{VERSION}"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Subscription:
     reader: SessionReader
     seat: Seat
     task: asyncio.Task[None]
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What every connection of a gateway shares."""
-
-    name: str
-    hub: Hub
-    log: SessionLog
-    commands: Commands
-    rooms: Rooms
-    authenticator: Authenticator
-    settings: GatewaySettings
-    metrics: GatewayMetrics
 
 
 class ClientConnection:
@@ -135,7 +114,7 @@ class ClientConnection:
             refusal = Refused(ErrorCode.HELLO_REQUIRED, "the first frame must be `hello`")
             self._refuse(None if hello is None else hello.id, refusal)
             raise Closing(CloseCode.BAD_FRAME, "hello_required")
-        token = hello.token or _bearer(self._request)
+        token = hello.token or bearer(self._request)
         try:
             if token is None:
                 raise Refused(ErrorCode.UNAUTHORIZED, "give a token in `hello` or in the Authorization header")
@@ -153,7 +132,7 @@ class ClientConnection:
                 continue
             wait_s = self._bucket.take(time.monotonic())
             if wait_s or self._queue.full():
-                self._refuse(command.id, _rate_limited(wait_s or 0.1))
+                self._refuse(command.id, rate_limited(wait_s or 0.1))
             else:
                 if isinstance(command, protocol.Ack):
                     self._acked(command)
@@ -185,25 +164,10 @@ class ClientConnection:
             await self._outlet.uncongested()
             begun = time.monotonic()
             try:
-                async with asyncio.timeout(self._settings.command_timeout_s):
+                async with refusing(self._settings.command_timeout_s, self.id, type(command).__name__):
                     reply = await self._carry_out(command)
             except Refused as refusal:
                 self._refuse(command.id, refusal)
-            except CursorError as error:
-                self._refuse(command.id, Refused(error.code, str(error)))
-            except InvalidName as error:
-                self._refuse(command.id, Refused(ErrorCode.BAD_NAME, str(error)))
-            except LogError as error:
-                self._refuse(command.id, Refused(ErrorCode.UNAVAILABLE, str(error), retry_after_ms=1000))
-            except TimeoutError:
-                text = "the log did not answer in time; nothing is known of the outcome"
-                self._refuse(command.id, Refused(ErrorCode.UNAVAILABLE, text, retry_after_ms=1000))
-            except Exception:  # noqa: BLE001 (a fault in one command must not end the connection)
-                session = getattr(command, "session", None)
-                _log.exception("a command failed", session=session, command=type(command).__name__)
-                self._refuse(
-                    command.id, Refused(ErrorCode.INTERNAL, f"a fault of the server; it is logged as {self.id}")
-                )
             else:
                 self._send(reply)
             self._services.metrics.carried_out(command, time.monotonic() - begun)
@@ -249,24 +213,12 @@ class ClientConnection:
         if len(self._subscriptions) >= self._settings.subscriptions:
             limit = self._settings.subscriptions
             raise Refused(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"at most {limit} on a connection", limit=limit)
-        tools = tuple(parse_tools(command.tools).values())
-        if tools:
-            who.require(Right.TOOLS, command.session)
-        member = Member(who.id, self._device, who.name, who.roles, tools=tools, watching=command.watching)
-        feed = self._services.hub.hold(command.session)
-        try:
-            opened = await open_reader(feed, self._services.log, self._outlet, self._services.metrics, command)
-        except BaseException:
-            self._services.hub.let_go(feed)
-            raise
-        seat = self._services.rooms.sit(feed.subjects, self._outlet, member)
-        feed.when_live(opened.reader, seat.went_live)
+        opened = await subscribe(self._services, self._outlet, command, who, self._device)
         # The reply goes out before the reader's first entry, which its task sends later.
         task = self._tasks.create_task(self._run_reader(command.session, opened.reader))
-        self._services.metrics.subscriptions.inc()
         # A callback, for a task may be cancelled before it has begun.
-        task.add_done_callback(lambda _: self._reader_ended(feed, seat))
-        self._subscriptions[command.session] = _Subscription(opened.reader, seat, task)
+        task.add_done_callback(lambda _: opened.end())
+        self._subscriptions[command.session] = _Subscription(opened.reader, opened.seat, task)
         return protocol.ok(command.id, session=command.session, epoch=opened.epoch, head=opened.head)
 
     async def _run_reader(self, session: str, reader: SessionReader) -> None:
@@ -275,11 +227,6 @@ class ClientConnection:
         except LogError as error:
             _log.warning("a reader cannot go on", session=session, reason=str(error))
             self._close(Closing(CloseCode.INTERNAL, "internal"))
-
-    def _reader_ended(self, feed: Feed, seat: Seat) -> None:
-        self._services.metrics.subscriptions.dec()
-        seat.leave()
-        self._services.hub.let_go(feed)
 
     async def _unsubscribe(self, command: protocol.Unsubscribe) -> bytes:
         subscription = self._subscriptions.pop(command.session, None)
@@ -383,11 +330,7 @@ def _first(group: BaseExceptionGroup[Closing]) -> Closing:
     return error
 
 
-def _rate_limited(wait_s: float) -> Refused:
-    wait_ms = max(1, int(wait_s * 1000))
-    return Refused(ErrorCode.RATE_LIMITED, f"too many commands; wait {wait_ms} ms", retry_after_ms=wait_ms)
-
-
-def _bearer(request: web.Request) -> str | None:
+def bearer(request: web.Request) -> str | None:
+    """The token in the `Authorization` header."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None

@@ -41,6 +41,7 @@ from broker.events.owners import (
     InputApplied,
     InputFailed,
     MessageSegment,
+    RunCacheable,
     RunDropped,
     RunRequested,
     RunTakenOver,
@@ -94,6 +95,7 @@ __all__ = [
     "ReasoningMessageContent",
     "ReasoningMessageEnd",
     "ReasoningMessageStart",
+    "RunCacheable",
     "RunCancelRequested",
     "RunDropped",
     "RunError",
@@ -167,6 +169,7 @@ Event = (
     | InputFailed
     | RunStarted
     | RunTakenOver
+    | RunCacheable
     | RunFinished
     | RunError
     | RunRequested

@@ -50,6 +50,16 @@ class InputFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class RunCacheable:
+    """What the run answers may be given again, to whoever may read it, for `max_age_s` seconds after the run's end."""
+
+    TYPE: ClassVar[str] = "run.cacheable"
+    run_id: str
+    max_age_s: int
+    extra: Extra = field(default_factory=no_extra)
+
+
+@dataclass(frozen=True, slots=True)
 class RunTakenOver:
     """A new worker goes on with the run; `attempt` counts from 1."""
 

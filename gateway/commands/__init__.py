@@ -16,8 +16,10 @@ from gateway import plane, protocol
 from gateway.auth import Identity
 from gateway.commands import approvals, copies, handoffs, inputs, listing, runs, sessions, tools
 from gateway.commands.activity import Activity
+from gateway.commands.answers import Answer, answer
 from gateway.commands.context import CommandContext
 from gateway.commands.history import history
+from gateway.commands.looking import look
 from gateway.commands.tools import Executor
 from gateway.config import GatewaySettings
 from gateway.fields import Writing
@@ -25,7 +27,7 @@ from gateway.hub import Hub
 from gateway.metrics import GatewayMetrics
 from gateway.tracing import GatewayTracing
 
-__all__ = ["Commands", "Executor", "SessionCommand"]
+__all__ = ["Answer", "Commands", "Executor", "SessionCommand"]
 
 SessionCommand = protocol.InputSend | protocol.InputCancel | protocol.RunCancel | protocol.History | plane.PlaneCommand
 """Commands about one session."""
@@ -63,6 +65,14 @@ class Commands:
         self._context = partial(
             CommandContext, hub, log, jobs, settings, metrics, directory, Activity(directory), Schemas()
         )
+
+    async def look(self, session: str, who: Identity) -> dict[str, Any] | None:
+        """The session as it is now. Raises Refused, InvalidName, Unavailable."""
+        return await look(self._ctx, session, who)
+
+    async def answer(self, session: str, run_id: str, who: Identity) -> Answer:
+        """What a run has come to. Raises Refused, InvalidName, Unavailable."""
+        return await answer(self._ctx, session, run_id, who)
 
     async def carry_out(self, command: SessionCommand, who: Identity, executor: Executor) -> dict[str, Any]:
         """What the `ok` reply carries. Raises Refused, Unavailable."""

@@ -11,9 +11,8 @@ from broker.session_config import problem_of
 from broker.state import SessionState
 from gateway.auth import Identity, Right
 from gateway.commands.context import CommandContext, check_json, not_allowed, short_id
-from gateway.plane import SessionClose, SessionCreate, SessionReopen, SessionUpdate
+from gateway.plane import TITLE_CHARS, SessionClose, SessionCreate, SessionReopen, SessionUpdate
 
-TITLE_CHARS = 200
 METADATA_BYTES = 8_192
 
 

@@ -23,3 +23,23 @@ async def stubborn(ctx: SessionContext) -> None:
     while True:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
+
+
+async def _answers(ctx: SessionContext) -> None:
+    """Says its input back, and that it may be given again; told to ``fail`` it raises, to ``ask`` it asks first."""
+    content = ctx.input.content if ctx.input is not None else ""
+    if content == "fail":
+        raise RuntimeError(content)
+    if content == "ask":
+        await ctx.approve("Go on?")
+    if content != "not to be kept":
+        await ctx.cacheable(600)
+    await ctx.reasoning("what was that? ")
+    for word in content.split(" "):
+        await ctx.text(f"{word} ")
+    await ctx.tool_result(await ctx.tool_call("look_up", {"q": content}), "nothing")
+    await ctx.text("done")
+
+
+answers = Agent("answers", _answers)
+"""An answer in two messages, with what HTTP clients are told of caching."""

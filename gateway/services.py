@@ -1,0 +1,30 @@
+"""What every connection of a gateway shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker.interfaces import SessionLog
+from broker.versions import VERSION
+from gateway.auth import Authenticator
+from gateway.commands import Commands
+from gateway.config import GatewaySettings
+from gateway.hub import Hub
+from gateway.metrics import GatewayMetrics
+from gateway.presence import Rooms
+
+SERVER = f"antiphon/{VERSION}"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """One for a gateway, passed down."""
+
+    name: str
+    hub: Hub
+    log: SessionLog
+    commands: Commands
+    rooms: Rooms
+    authenticator: Authenticator
+    settings: GatewaySettings
+    metrics: GatewayMetrics
