@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from broker.replicas import is_away
+
 VERSION_NEEDED: Final = (2, 11)
 """The first nats-server in which a message may have a time to live of its own."""
 VERSION_TESTED: Final = (2, 15)
@@ -81,8 +83,7 @@ def stream(info: Info) -> Finding:
     if cluster and not cluster.get("leader"):
         fails.append("it has no leader: start the servers that are missing")
     for replica in cluster.get("replicas") or ():
-        silent_s = int(replica.get("active", 0)) / _NS
-        if replica.get("offline") or silent_s > SILENT_S:
+        if is_away(replica, SILENT_S):
             fails.append(f"its copy on {replica['name']} is away: start that server, or mend the network to it")
         elif not replica.get("current") and int(replica.get("lag", 0)) > LAG_NOTE:
             notes.append(

@@ -21,6 +21,7 @@ from broker.errors import LogError
 from broker.jetstream.connection import Connection, ServerRefused
 from broker.jetstream.topology import INDEX_STREAM, META_STREAM, WORK_STREAM, pool_consumer
 from broker.metrics import LogMetrics, QueueMetrics
+from broker.replicas import is_away
 
 _log = structlog.get_logger("antiphon.vitals")
 
@@ -28,7 +29,7 @@ _FRESH_S = 5.0
 _PATIENCE_S = 1.0
 _TIMEOUT_S = 8.0
 """A cluster that has lost a server takes four seconds to say which streams do not answer."""
-_AWAY_NS = 15 * 1_000_000_000
+_AWAY_S = 15.0
 _OURS = re.compile(rf"S\d\d|{WORK_STREAM}|{META_STREAM}|{INDEX_STREAM}")
 
 
@@ -129,7 +130,7 @@ class JetStreamVitals:
         queue.bytes.set(sum(s["state"]["bytes"] for s in streams))
         queue.entries.set(sum(s["state"]["messages"] for s in streams))
         queue.replica_lag.set(max((replica.get("lag", 0) for replica in replicas), default=0))
-        queue.replicas_offline.set(sum(_is_away(replica) for replica in replicas))
+        queue.replicas_offline.set(sum(is_away(replica, _AWAY_S) for replica in replicas))
         leaderless = sum("cluster" in s and not s["cluster"].get("leader") for s in streams)
         queue.silent.set(leaderless + sum(bool(_OURS.fullmatch(name)) for name in missing))
 
@@ -144,11 +145,6 @@ class JetStreamVitals:
             found += items
             if not items or len(found) >= page["total"]:
                 return found, missing
-
-
-def _is_away(replica: Mapping[str, Any]) -> bool:
-    """NATS itself says so only after a minute; leaders hear of their replicas every second."""
-    return bool(replica.get("offline")) or replica.get("active", 0) > _AWAY_NS
 
 
 def _seconds(time_text: str) -> float:

@@ -68,11 +68,15 @@ class Commands:
 
     async def look(self, session: str, who: Identity) -> dict[str, Any] | None:
         """The session as it is now. Raises Refused, InvalidName, Unavailable."""
-        return await look(self._ctx, session, who)
+        return await look(self._reading(session), session, who)
 
     async def answer(self, session: str, run_id: str, who: Identity) -> Answer:
         """What a run has come to. Raises Refused, InvalidName, Unavailable."""
-        return await answer(self._ctx, session, run_id, who)
+        return await answer(self._reading(session), session, run_id, who)
+
+    def _reading(self, session: str) -> CommandContext:
+        """For what writes nothing, and so leaves no span."""
+        return self._context(self._tracing.command(None, session, None))
 
     async def carry_out(self, command: SessionCommand, who: Identity, executor: Executor) -> dict[str, Any]:
         """What the `ok` reply carries. Raises Refused, Unavailable."""

@@ -50,6 +50,7 @@ _SESSION_FRAMES: Mapping[str, Any] = {
     "session.snapshot": s.SNAPSHOT,
     "session.caught_up": s.thing({**_IN_SESSION, "seq": s.SEQ, "cursor": s.CURSOR}),
     "session.gap": s.thing({**_IN_SESSION, "from": s.SEQ, "to": s.SEQ}),
+    "session.mark": s.thing({**_IN_SESSION, "seq": s.SEQ}),
     "session.presence": s.thing({**_IN_SESSION, "participants": _PEOPLE}, {"more": s.whole(1, 2**31)}),
     "log.away": s.thing({}),
     "log.back": s.thing({}),

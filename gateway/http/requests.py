@@ -31,6 +31,10 @@ _CODES = {
 """Parts of bodies whose refusal has a code of its own, as it has on the WebSocket."""
 
 
+_TRACE_CONTEXT = ("traceparent", "tracestate")
+"""Headers of W3C Trace Context, and the fields of a command that they are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A request that is well-formed, and whose it is. `fields` are the command's; `extra` what HTTP alone has."""
@@ -76,8 +80,9 @@ async def read_call(operation: Operation, request: web.Request, who: Identity, c
         found = checks.problem(PATH_PARTS[name][0], value)
         if found is not None:
             raise Refused(ErrorCode.BAD_NAME, f"`{name}` in the path: {found[1]}", field=name)
+    traced = {name: request.headers[name] for name in _TRACE_CONTEXT if name in request.headers}
     # What the path says counts, whatever a body says.
-    return Call(operation, request, who, body | fields | parts, extra)
+    return Call(operation, request, who, body | traced | fields | parts, extra)
 
 
 def _value(parameter: Parameter, request: web.Request, checks: Checks) -> Any:

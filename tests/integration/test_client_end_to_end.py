@@ -111,7 +111,8 @@ async def test_from_sending_to_the_end_of_the_run(world: World) -> None:
     async with world.client() as client:
         session = client.session(world.session())
         receipt = await session.send("hello there")
-        assert (receipt.duplicate, receipt.position, receipt.run_id) == (False, 1, f"run_{receipt.input_id}")
+        assert (receipt.duplicate, receipt.run_id) == (False, f"run_{receipt.input_id}")
+        assert receipt.position in (1, None), "it waits, or a worker was faster than the reply"
         applied = await receipt.applied()
         assert applied.message_id == f"msg_{receipt.input_id}"
         assert (await receipt.finished()).ok

@@ -403,7 +403,7 @@ def port(wire: Wire) -> int:
 
 async def test_draining(world: World) -> None:
     """On SIGTERM: not ready at once, then clients are sent away a few at a time, each told when to come back."""
-    gateway = await world.stack.gateway(drain_s="5", drain_per_second="10")
+    gateway = await world.stack.gateway(drain_s="10", drain_per_second="5")
     ends: list[tuple[float, Ended]] = []
 
     async def client() -> None:
