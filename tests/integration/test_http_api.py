@@ -109,6 +109,17 @@ async def test_an_input_counts_once_whatever_names_it(world: PlaneWorld) -> None
     assert len(await world.events(session, "input.sent")) == 2
 
 
+async def test_the_trace_of_a_request_is_the_input_s(world: PlaneWorld) -> None:
+    session, trace = world.session(), "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01", "tracestate": "vendor=1"}
+    async with client(world) as http:
+        made = await http.ok("POST", f"/v1/sessions/{session}/inputs", {"content": "hello"}, headers=headers)
+    assert made["traceparent"].split("-")[1] == trace
+    (stored,) = [entry for entry in await world.entries(session) if entry.trace is not None]
+    assert stored.trace is not None
+    assert (stored.trace.trace_id, stored.trace.state) == (trace, "vendor=1")
+
+
 async def test_inputs_and_runs_are_taken_back(world: PlaneWorld) -> None:
     session = world.session()
     path = f"/v1/sessions/{session}"
