@@ -17,7 +17,7 @@ from broker.errors import CloseCode
 from broker.interfaces import Health, Vitals
 from broker.metrics import CONTENT_TYPE, exposition
 from broker.versions import VERSION, formats
-from gateway.draining import GOODBYE_S, RETRY_AFTER_MAX_MS, TICK_S, due
+from gateway.draining import GOODBYE_S, RETRY_AFTER_MAX_MS, due
 from gateway.http.api import HttpApi
 from gateway.http.problems import HttpCode, Problem
 from gateway.http.streams import Connected
@@ -89,9 +89,10 @@ class Gateway:
         end = loop.time() + settings.drain_s
         leaving = deque(self._connections)
         while leaving:
-            for _ in range(due(len(leaving), end - loop.time(), settings.drain_per_second)):
+            count, wait_s = due(len(leaving), end - loop.time(), settings.drain_per_second)
+            for _ in range(count):
                 leaving.popleft().drain(_retry_after_ms())
-            await asyncio.sleep(TICK_S if leaving else 0)
+            await asyncio.sleep(wait_s if leaving else 0)
         try:
             async with asyncio.timeout(GOODBYE_S):
                 await self._empty.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import orjson
@@ -358,18 +359,18 @@ async def test_a_token_that_expires_ends_the_stream(world: PlaneWorld) -> None:
 async def test_a_gateway_that_leaves_says_when_to_come_back(world: PlaneWorld) -> None:
     owner = await answering(world, 3)
     path = f"/v1/sessions/{owner.session}/events"
-    gateway = await world.stack.gateway(drain_s="4")
-    token = world.token("user-1")
-    async with Http(gateway.url, token) as http, http.stream(path) as first, http.stream(path) as second:
-        joined = await first.until("session.caught_up")
-        await second.until("session.caught_up")
+    gateway = await world.stack.gateway(drain_s="10", drain_per_second="1")
+    async with Http(gateway.url, world.token("user-1")) as http, AsyncExitStack() as stack:
+        # One is sent away each second: as long as the last one is there, others can be refused.
+        streams = [await stack.enter_async_context(http.stream(path)) for _ in range(4)]
+        joined, *_ = [await stream.until("session.caught_up") for stream in streams]
         gateway.terminate_soon()
         async with asyncio.timeout(10):
             while (await http.ask("GET", path, format="sse", after="x:1")).code != "draining":
                 await asyncio.sleep(0.02)
         await http.refused(503, "draining", "POST", path.replace("events", "subscribe"), {})
         await http.refused(503, "draining", "POST", "/v1/runs", {"content": "x"})
-        for stream in (first, second):
+        for stream in streams:
             closing = (await stream.until("closing"))[-1]
             assert closing.json()["code"] == "draining"
             assert stream.retry_ms == closing.json()["retry_after_ms"]

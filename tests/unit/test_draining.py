@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,10 +21,10 @@ def closed_in_ticks(
     now, left, found = 0.0, connections, []
     tick = 0
     while left:
-        count = due(left, over_s - now, per_second)
+        count, wait_s = due(left, over_s - now, per_second)
         found.append((now, count))
         left -= count
-        now += TICK_S + late.get(tick, 0.0)
+        now += wait_s + late.get(tick, 0.0)
         tick += 1
     return found
 
@@ -57,3 +58,9 @@ def test_what_a_late_tick_has_missed_is_spread_over_the_others() -> None:
 def test_few_connections_do_not_wait_for_the_end_of_the_time() -> None:
     assert closed_in_ticks(3, 10.0, 200.0, {}) == [(0.0, 3)]
     assert [count for _, count in closed_in_ticks(30, 10.0, 200.0, {})] == [10, 10, 10]
+
+
+def test_a_slow_pace_is_kept() -> None:
+    closed = closed_in_ticks(20, 60.0, 5.0, {})
+    assert [count for _, count in closed] == [1] * 20
+    assert closed[-1][0] == pytest.approx(19 / 5)
