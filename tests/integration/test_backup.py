@@ -59,7 +59,9 @@ async def test_what_is_restored_folds_to_what_was_saved(stack: Stack, fresh: Sta
     # It is a log like any other: one joins near the end, lists one's sessions in the order of activity, and goes on.
     there = await fresh.gateway()
     await fresh.worker()
-    assert await _listed(fresh, there) == await _by_activity(stack)
+    said, listed = await _last_said(stack), await _listed(fresh, there)
+    assert sorted(listed) == sorted(NAMES)
+    assert [said[name] for name in listed] == sorted(said.values(), reverse=True)
     await _goes_on(fresh, there, "acme-0")
 
 
@@ -285,14 +287,14 @@ async def _listed(stack: Stack, gateway: Process) -> list[str]:
     return [each["session"] for each in reply["sessions"]]
 
 
-async def _by_activity(stack: Stack) -> list[str]:
-    """Where the user has last said something, the latest first."""
+async def _last_said(stack: Stack) -> dict[str, int]:
+    """When the user has last said something in each session, ms since 1970."""
     latest = {}
     async with stack.log() as log:
         for name in NAMES:
             entries = [entry for _, entry in await read_entries(log, name)]
             latest[name] = max(entry.ts for entry in entries if entry.by is not None and entry.by.id == "user-1")
-    return sorted(NAMES, key=lambda name: -latest[name])
+    return latest
 
 
 async def _ok(stack: Stack, *command: str | Path) -> str:

@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_worker.speaking import Speaking
+from agent_worker.tracing import RunTrace
 from broker.codec import frame
 from broker.events import Event, RunCacheable
+from broker.spans import NO_SPANS
+from broker.tracing import TraceContext
 from gateway import protocol
 from gateway.framing import LINES, WEBSOCKET, event_stream, framed
 from gateway.http.cors import Cors
@@ -180,7 +183,8 @@ class Recorder:
 
 async def test_an_agent_says_how_long_its_answer_may_be_kept() -> None:
     recorder = Recorder()
-    speaking = Speaking(recorder, recorder, "run_i", 1)  # type: ignore[arg-type]
+    trace = RunTrace(NO_SPANS, TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"), (), {})
+    speaking = Speaking(recorder, recorder, "run_i", 1, trace)  # type: ignore[arg-type]
     for seconds in (0, 60, 31_536_000):
         await speaking.cacheable(seconds)
     for seconds in (-1, 31_536_001):

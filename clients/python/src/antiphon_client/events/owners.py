@@ -78,6 +78,15 @@ class RunTakenOver(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RunCacheable(Event):
+    """What the run answers may be given again, for so many seconds after its end."""
+
+    TYPE = "run.cacheable"
+    run_id: str
+    max_age_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunRequested(Event):
     """The run asks another agent."""
 
