@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import socket
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Self
@@ -31,6 +32,8 @@ _START_ATTEMPTS = 3
 _POLL_S = 0.02
 _PORTS = range(20_000, 32_000)
 _PORT_SHARES = 8
+_given: deque[int] = deque(maxlen=200)
+"""Who was given one of these may not listen on it yet."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -44,16 +47,22 @@ def free_ports(count: int) -> list[int]:
         for port in random.sample(_own_range(), k=1_000):
             listener = held.enter_context(socket.socket())
             with contextlib.suppress(OSError):
-                listener.bind(("127.0.0.1", port))
+                if port in _given:
+                    continue
+                listener.bind(("", port))
                 ports.append(port)
             if len(ports) == count:
+                _given.extend(ports)
                 return ports
     raise RuntimeError("no free ports")
 
 
 def _own_range() -> range:
     """Ports that no other of the processes takes among which pytest shares out the tests: a free one stays free."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PORT_SHARES
+    name = os.environ.get("PYTEST_XDIST_WORKER")
+    if name is None:
+        return _PORTS
+    worker = int(name.removeprefix("gw")) % _PORT_SHARES
     size = (_PORTS.stop - _PORTS.start) // _PORT_SHARES
     return _PORTS[worker * size : (worker + 1) * size]
 

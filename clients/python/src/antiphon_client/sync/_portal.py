@@ -130,18 +130,40 @@ class Portal:
 
     def hand_in(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Have a coroutine executed. Raises RuntimeError where that cannot be, and `ClientClosed`."""
+        future: Future[T] = Future()
+        handed = False
         try:
             self._check()
             with self._lock:
                 if self._closed:
                     raise ClientClosed("closed", "the client was closed")
-                future = asyncio.run_coroutine_threadsafe(work, self._loop)
                 self._inside[future] = work
+                handed = True
+                self._loop.call_soon_threadsafe(self._begin, work, future)
         except BaseException:
-            work.close()
+            # Ctrl-C may land anywhere in here. What the loop may have already is its own to end, or else `_abandon`'s.
+            if handed:
+                future.cancel()
+            else:
+                work.close()
             raise
         future.add_done_callback(self._over)
         return future
+
+    def _begin(self, work: Coroutine[Any, Any, T], future: Future[T]) -> None:
+        """In the loop's thread: execute what was handed in, unless it has been given up."""
+        if future.cancelled():
+            work.close()
+            return
+        task = self._loop.create_task(work)
+        task.add_done_callback(lambda _: _settle(task, future))
+        future.add_done_callback(lambda _: self._give_up(task) if future.cancelled() else None)
+
+    def _give_up(self, task: asyncio.Task[Any]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(task.cancel)
+        except RuntimeError:
+            pass  # the loop has ended, and the task with it
 
     def wait(self, work: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
         """What a coroutine returns, or raises. On TimeoutError, and on Ctrl-C, it is cancelled.
@@ -204,6 +226,20 @@ def waited(future: Future[T], timeout_s: float | None) -> T:
                 return future.result()  # just now; or the work itself has raised TimeoutError
             if time.monotonic() >= until:
                 raise TimeoutError(f"not within {timeout_s} s") from None
+
+
+def _settle(task: asyncio.Task[T], future: Future[T]) -> None:
+    """What came of a task, for who waits in another thread."""
+    if task.cancelled():
+        future.cancel()
+        return
+    error = task.exception()
+    if not future.set_running_or_notify_cancel():
+        return  # nobody waits any more
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(task.result())
 
 
 async def _called(look: Callable[[], T]) -> T:
