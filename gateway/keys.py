@@ -29,7 +29,10 @@ def read_keys(settings: GatewaySettings) -> tuple[Key, ...]:
 
 
 def pyjwt(keys: tuple[Key, ...]) -> ModuleType:
-    """PyJWT, ready for these keys: without cryptography, 11 MB, where all of them are secrets."""
+    """PyJWT, ready for these keys: without cryptography, 11 MB, where all of them are secrets.
+
+    It is imported once: the first keys of a process decide, and a gateway has one set of them.
+    """
     if all(key.algorithm == "HS256" for key in keys):
         with absent("cryptography"):
             import jwt

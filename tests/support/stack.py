@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
 import os
 import secrets
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -109,7 +108,6 @@ class Stack:
     """Whose code processes run that are started from now on: a tree of `tests.support.releases`, or this one."""
     processes: list[Process] = field(default_factory=list)
     _started: int = 0
-    _numbers: Iterator[int] = field(default_factory=itertools.count)
     _secret: str = field(default_factory=lambda: secrets.token_urlsafe(48))
 
     async def __aenter__(self) -> Self:
