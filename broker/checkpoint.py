@@ -1,7 +1,7 @@
 """Checkpoints: where a reader may start instead of the log's beginning, and the index of older pages.
 
 A checkpoint stands at a quiet place of the log (nothing runs, nothing waits), so it holds little: the session's config,
-fences, decisions for always, which inputIds were ever seen, how the latest inputs and runs ended. It is an aid: without it, or with one that cannot be
+what is scheduled, fences, decisions for always, which inputIds were ever seen, how the latest inputs and runs ended. It is an aid: without it, or with one that cannot be
 read, the log from its beginning gives the same state.
 """
 
@@ -14,12 +14,15 @@ from typing import Any
 
 import orjson
 
+from broker import reading
 from broker.codec import by_to_wire, participant_from_wire
+from broker.depth import STORED_DEPTH_MAX, is_deeper
 from broker.events import Participant
 from broker.session_config import SessionConfig, config_to_wire, merged
-from broker.state import Ended, InputFate, Lane, Remembered, Seen, SessionState
+from broker.state import Ended, InputFate, Lane, Remembered, ScheduledInput, Seen, SessionState
+from broker.tail import StoredEntry
 
-VERSION = 3
+VERSION = 4
 PAGE_MESSAGES = 50
 """Messages between two pages of the index, at least."""
 KEEP_MESSAGES = 30
@@ -97,10 +100,19 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
             "seen": base64.b64encode(seen).decode(),
             "fates": [_fate_to_wire(fate) for fate in state.fates],
             "ended": [[e.id, e.status, e.code] for e in state.ended],
+            "scheduled": [_scheduled_to_wire(planned) for planned in state.scheduled],
             "session": _session_to_wire(state),
             **_pages_to_wire(checkpoint.pages),
         }
     )
+
+
+def checkpoint_of(stored: StoredEntry | None) -> Checkpoint:
+    """As `decode_checkpoint`. One that stands behind its own place in the log is none, either: it would have readers wait
+    for entries that nobody has written.
+    """
+    checkpoint = decode_checkpoint(None if stored is None else stored.body)
+    return START if stored is not None and checkpoint.state.as_of >= stored.seq else checkpoint
 
 
 def decode_checkpoint(body: bytes | None) -> Checkpoint:
@@ -109,7 +121,7 @@ def decode_checkpoint(body: bytes | None) -> Checkpoint:
         return START
     try:
         wire = orjson.loads(body)
-        if wire["version"] != VERSION:
+        if wire["version"] != VERSION or is_deeper(wire, body, STORED_DEPTH_MAX):
             return START
         return _checkpoint_from_wire(wire)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError, IndexError):
@@ -120,12 +132,16 @@ def _checkpoint_from_wire(wire: dict[str, Any]) -> Checkpoint:
     seen = base64.b64decode(wire["seen"])
     hashes = frozenset(int.from_bytes(seen[i : i + 8], "big") for i in range(0, len(seen), 8))
     state = SessionState(
-        as_of=int(wire["asOf"]),
-        messages=int(wire["messages"]),
+        as_of=reading.whole(wire["asOf"]),
+        messages=reading.whole(wire["messages"]),
         lanes={name: _lane_from_wire(lane) for name, lane in wire["lanes"].items()},
         seen=Seen(hashes),
         fates=tuple(_fate_from_wire(fate) for fate in wire["fates"]),
-        ended=tuple(Ended(id_, status, code) for id_, status, code in wire["ended"]),
+        ended=tuple(
+            Ended(reading.text(id_), reading.text(status), reading.maybe_text(code))
+            for id_, status, code in wire["ended"]
+        ),
+        scheduled=tuple(_scheduled_from_wire(planned) for planned in wire["scheduled"]),
         **_session_from_wire(wire["session"]),
     )
     return Checkpoint(state, _pages_from_wire(wire))
@@ -146,7 +162,14 @@ def _pages_to_wire(pages: tuple[Page, ...]) -> dict[str, Any]:
 def _pages_from_wire(wire: dict[str, Any]) -> tuple[Page, ...]:
     configs = [merged(SessionConfig(), config) for config in wire["configs"]]
     return tuple(
-        Page(int(seq), int(messages), dict(fences), dict(humans), configs[config], bool(closed))
+        Page(
+            reading.whole(seq),
+            reading.whole(messages),
+            {lane: reading.whole(fence) for lane, fence in fences.items()},
+            {lane: reading.text(human) for lane, human in humans.items()},
+            configs[reading.whole(config)],
+            reading.flag(closed),
+        )
         for seq, messages, fences, humans, config, closed in wire["pages"]
     )
 
@@ -158,11 +181,11 @@ def _lane_to_wire(lane: Lane) -> dict[str, Any]:
 
 def _lane_from_wire(wire: dict[str, Any]) -> Lane:
     return Lane(
-        fence=int(wire["fence"]),
+        fence=reading.whole(wire["fence"]),
         owner=participant_from_wire(wire["owner"]),
-        last_n=int(wire["n"]),
-        can=tuple(wire["can"]),
-        pool=wire["pool"],
+        last_n=reading.whole(wire["n"]),
+        can=reading.texts(wire["can"]),
+        pool=reading.maybe_text(wire["pool"]),
     )
 
 
@@ -182,18 +205,45 @@ def _session_to_wire(state: SessionState) -> dict[str, Any]:
 def _session_from_wire(wire: dict[str, Any]) -> dict[str, Any]:
     """The fields of a SessionState."""
     remembered = {
-        key: (option, participant_from_wire(by), seq) for key, (option, by, seq) in wire["remembered"].items()
+        key: (reading.text(option), participant_from_wire(by), reading.whole(seq))
+        for key, (option, by, seq) in wire["remembered"].items()
     }
     return {
-        "title": wire["title"],
-        "metadata": wire["metadata"],
+        "title": reading.maybe_text(wire["title"]),
+        "metadata": reading.thing(wire["metadata"]),
         "config": merged(SessionConfig(), wire["config"]),
         "created_by": participant_from_wire(wire["createdBy"]),
-        "created_seq": int(wire["createdSeq"]),
-        "closed": bool(wire["closed"]),
-        "deleted_seq": int(wire["deletedSeq"]),
+        "created_seq": reading.whole(wire["createdSeq"]),
+        "closed": reading.flag(wire["closed"]),
+        "deleted_seq": reading.whole(wire["deletedSeq"]),
         "remembered": {key: Remembered(o, by, seq) for key, (o, by, seq) in remembered.items() if by is not None},
     }
+
+
+def _scheduled_to_wire(planned: ScheduledInput) -> dict[str, Any]:
+    return {
+        "inputId": planned.input_id,
+        "seq": planned.seq,
+        "ts": planned.ts,
+        "by": by_to_wire(planned.by),
+        "content": planned.content,
+        "at": planned.at,
+        "mode": planned.mode,
+        "attachments": [dict(reference) for reference in planned.attachments],
+    }
+
+
+def _scheduled_from_wire(wire: dict[str, Any]) -> ScheduledInput:
+    return ScheduledInput(
+        reading.text(wire["inputId"]),
+        reading.whole(wire["seq"]),
+        reading.whole(wire["ts"]),
+        participant_from_wire(wire["by"]),
+        reading.text(wire["content"]),
+        reading.whole(wire["at"]),
+        reading.maybe_text(wire["mode"]),
+        tuple(reading.thing(reference) for reference in wire["attachments"]),
+    )
 
 
 def _fate_to_wire(fate: InputFate) -> dict[str, Any]:
@@ -208,5 +258,11 @@ def _fate_to_wire(fate: InputFate) -> dict[str, Any]:
 
 
 def _fate_from_wire(wire: dict[str, Any]) -> InputFate:
-    by = participant_from_wire(wire["by"])
-    return InputFate(wire["inputId"], wire["seq"], wire["status"], wire["code"], by, wire["run"])
+    return InputFate(
+        reading.text(wire["inputId"]),
+        reading.whole(wire["seq"]),
+        reading.text(wire["status"]),
+        reading.maybe_text(wire["code"]),
+        participant_from_wire(wire["by"]),
+        reading.maybe_text(wire["run"]),
+    )

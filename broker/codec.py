@@ -1,7 +1,7 @@
 """Entries to bytes and back.
 
 The stored body of an entry is a JSON object; a gateway makes a client's frame of it by putting the log's fields in
-front (`frame`), so the live path copies bodies and parses no token. Decoding never loses what it does not know: an
+front (`frame`), so the live path copies bodies, and of a token only makes sure that it is one. Decoding never loses what it does not know: an
 event of an unknown type, or of a known type whose fields are not as they should be, is an `OtherEvent`.
 """
 
@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 import orjson
 
+from broker.depth import STORED_DEPTH_MAX, is_deeper
 from broker.errors import CodecError
 from broker.events import (
     ApprovalResponded,
@@ -22,21 +23,28 @@ from broker.events import (
     Event,
     HandoffReturned,
     InputCancelRequested,
+    InputScheduled,
     InputSent,
+    MessageSegment,
     MessagesImported,
     OtherEvent,
     Participant,
+    ReasoningMessageContent,
     RunCancelRequested,
+    RunTakenOver,
     SessionClosed,
     SessionCreated,
     SessionDeleted,
     SessionOwner,
     SessionReopened,
     SessionUpdated,
+    TextMessageContent,
+    ToolCallArgs,
     ToolClaimed,
     ToolReleased,
     ToolResolved,
 )
+from broker.session_config import well_formed
 from broker.subjects import Kind, Place
 from broker.tracing import parse_context
 
@@ -78,8 +86,14 @@ def _camel(name: str) -> str:
     return head + "".join(part.capitalize() for part in rest)
 
 
+_INT_MAX = 2**53 - 1
+"""The largest whole number that every reader reads as itself (RFC 8259, section 6)."""
+EVENTS_MAX = 4_096
+"""Events of an entry; one with more says nothing. Each of them costs all readers something."""
+
+
 def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and -_INT_MAX <= value <= _INT_MAX
 
 
 def _is_texts(value: Any) -> bool:
@@ -96,6 +110,7 @@ _ACCEPTS: dict[str, Callable[[Any], bool]] = {
     "Mapping[str, Any]": lambda v: isinstance(v, dict),
     "Sequence[str]": _is_texts,
     "Sequence[Mapping[str, Any]]": lambda v: isinstance(v, list | tuple) and all(isinstance(i, dict) for i in v),
+    "Sequence[Mapping[str, Any]] | None": lambda v: v is None or _ACCEPTS["Sequence[Mapping[str, Any]]"](v),
     "Sequence[str] | None": lambda v: v is None or _is_texts(v),
     "Mapping[str, Any] | None": lambda v: v is None or isinstance(v, dict),
 }
@@ -186,6 +201,8 @@ def participant_to_wire(by: Participant) -> dict[str, Any]:
         wire["name"] = by.name
     if by.roles:
         wire["roles"] = list(by.roles)
+    if by.version is not None:
+        wire["version"] = by.version
     return wire
 
 
@@ -198,9 +215,13 @@ def participant_from_wire(wire: Any) -> Participant | None:
     """None for anything that is not a participant."""
     match wire:
         case {"kind": str(kind), "id": str(id_)}:
-            name, roles = wire.get("name"), wire.get("roles")
+            name, roles, version = wire.get("name"), wire.get("roles"), wire.get("version")
             return Participant(
-                kind, id_, name if isinstance(name, str) else None, tuple(roles) if _is_texts(roles) else ()
+                kind,
+                id_,
+                name if isinstance(name, str) else None,
+                tuple(roles) if _is_texts(roles) else (),
+                version if isinstance(version, str) else None,
             )
         case _:
             return None
@@ -218,16 +239,19 @@ def decode(body: bytes) -> Entry:
 
 def _parse(body: bytes) -> Any:
     try:
-        return orjson.loads(body)
+        wire = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise CodecError("an entry must be JSON") from None
+    if is_deeper(wire, body, STORED_DEPTH_MAX):
+        raise CodecError(f"an entry must not have more than {STORED_DEPTH_MAX} levels")
+    return wire
 
 
 def entry_from_wire(wire: Any) -> Entry:
     """Raises CodecError for an object that is not an entry."""
     match wire:
-        case {"id": str(id_), "ts": ts, "events": [*events]} if _is_int(ts) and all(
-            isinstance(e, dict) for e in events
+        case {"id": str(id_), "ts": ts, "events": [*events]} if (
+            _is_int(ts) and len(events) <= EVENTS_MAX and all(isinstance(e, dict) for e in events)
         ):
             lane, run, off, via = wire.get("lane"), wire.get("run"), wire.get("off"), wire.get("via")
             return Entry(
@@ -242,7 +266,7 @@ def entry_from_wire(wire: Any) -> Entry:
                 via=via if isinstance(via, str) else None,
             )
         case _:
-            raise CodecError("an entry needs `id`, `ts` and `events`")
+            raise CodecError(f"an entry needs `id`, `ts` and at most {EVENTS_MAX} `events`")
 
 
 _FRAME_FIELDS = frozenset({"op", "session", "seq", "prev", "merged"})
@@ -256,8 +280,9 @@ def decode_at(place: Place, body: bytes) -> tuple[Entry, bool]:
     """The entry stored at `place`, and whether it says just what its writer had the right to say there.
 
     Subjects are guarded by NATS permissions, bodies are not. A lane's owner cannot send a participant's input or
-    claim a lane by an event, nor a participant write as an agent: such events are dropped; the lane is that of the
-    subject, and `off` is for deltas, whatever the body says. A body that is no entry is `VOID`.
+    claim a lane by an event, nor a participant write as an agent: such events are dropped, and so are those that are
+    malformed, because not all readers would find the same in them; the lane is that of the subject, and `off` is for
+    deltas, whatever the body says. A body that is no entry is `VOID`.
     """
     try:
         wire = _parse(body)
@@ -266,28 +291,95 @@ def decode_at(place: Place, body: bytes) -> tuple[Entry, bool]:
         return VOID, False
     sane = dataclasses.replace(
         entry,
-        events=tuple(event for event in entry.events if _belongs(place, entry, event)),
+        events=tuple(_sane(event) for event in entry.events if _belongs(place, entry, event)),
         lane=place.lane or None,
         off=entry.off if place.kind is Kind.DELTA else None,
     )
     # A frame is put around the body as it is: it must be an object from its first byte, with no field of the frame's.
-    return sane, sane == entry and body.startswith(b"{") and _FRAME_FIELDS.isdisjoint(wire)
+    fits = body.startswith(b"{") and _FRAME_FIELDS.isdisjoint(wire)
+    return sane, fits and sane == entry and wire.get("by") == by_to_wire(entry.by)
+
+
+def is_plain_delta(place: Place, body: bytes) -> bool:
+    """Whether a body is that of a delta, and of nothing else: `decode_at` need not be asked. For every token, so quick."""
+    try:
+        wire = orjson.loads(body)
+        (event,) = wire["events"]
+        id_, stream, text = wire["id"], event[_DELTA_IDS[event["type"]]], event["delta"]
+        off, ts = wire["off"], wire["ts"]
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return False
+    # The types of what orjson makes: bool is not int here.
+    return (
+        type(id_) is type(stream) is type(text) is str
+        and type(off) is type(ts) is int
+        and 0 <= off <= _INT_MAX
+        and -_INT_MAX <= ts <= _INT_MAX
+        and wire.get("lane") == place.lane
+        and wire.get("by") is None
+        and _FRAME_FIELDS.isdisjoint(wire)
+        and body.startswith(b"{")
+        and not is_deeper(wire, body, STORED_DEPTH_MAX)
+    )
+
+
+_DELTA_IDS = {
+    TextMessageContent.TYPE: "messageId",
+    ReasoningMessageContent.TYPE: "messageId",
+    ToolCallArgs.TYPE: "toolCallId",
+}
+"""The field of each kind of delta that says of which text it is."""
+
+
+def _is_malformed(event: Event) -> bool:
+    """Whether it is of a type that is known, and not as that type is."""
+    match event:
+        case OtherEvent():
+            return event.type in EVENT_TYPES
+        case MessageSegment():
+            return event.offset < 0 or event.length < 0
+        case RunTakenOver():
+            return event.attempt < 0
+        case SessionOwner():
+            # An owner without a name is nobody.
+            return event.kind != "none" and not event.id
+        case _:
+            return False
+
+
+def _sane(event: Event) -> Event:
+    """The event, with nothing in it that readers could take for different things."""
+    match event:
+        case MessagesImported():
+            messages = [
+                {**said, "by": by_to_wire(participant_from_wire(said["by"]))} if "by" in said else said
+                for said in event.messages
+            ]
+            return event if messages == event.messages else dataclasses.replace(event, messages=messages)
+        case SessionCreated() | SessionUpdated() if event.config is not None:
+            config = well_formed(event.config)
+            return event if config == event.config else dataclasses.replace(event, config=config)
+        case _:
+            return event
 
 
 def _belongs(place: Place, entry: Entry, event: Event) -> bool:
+    if _is_malformed(event):
+        return False
     match place.kind:
         case Kind.INPUT:
-            return isinstance(event, (*_PARTICIPANT_EVENTS, OtherEvent))
+            return isinstance(event, (*_PARTICIPANT_EVENTS, InputScheduled, OtherEvent))
         case Kind.OWNER:
             return isinstance(event, SessionOwner) and event.lane == place.lane
         case Kind.EVENT:
             return not isinstance(event, (*_PARTICIPANT_EVENTS, SessionOwner, *get_args(Delta)))
         case Kind.DELTA:
-            return entry.off is not None and isinstance(event, get_args(Delta))
+            alone = len(entry.events) == 1 and isinstance(event, get_args(Delta))
+            return alone and entry.off is not None and entry.off >= 0
 
 
 def frame(session: str, seq: int, prev: int, body: bytes) -> bytes:
-    """The frame that clients get for an entry: the log's fields in front of its stored body, which is not parsed."""
+    """The frame that clients get for an entry: the log's fields in front of its body, copied as it is."""
     return b'{"op":"entry","session":"%b","seq":%d,"prev":%d,%b' % (session.encode(), seq, prev, body[1:])
 
 

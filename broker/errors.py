@@ -9,8 +9,10 @@
     ├── Refused                a command is refused; carries an ErrorCode
     └── LogError               the log said no, or nothing
         ├── Unavailable        nothing is known to be stored; the same call may be made again
-        │   └── LogFull        the log's storage is full
+        │   ├── LogFull        the log's storage is full
+        │   └── NotPermitted   NATS does not allow it to this process's user
         ├── WrongSequence      a compare-and-set lost (claiming), or the fence is stale (writing)
+        ├── AttachmentGone     an attachment has been deleted while it was read or written
         ├── CursorError        a cursor that this log cannot serve
         └── TopologyError      streams are absent or not as they must be
 
@@ -66,6 +68,8 @@ class ErrorCode(StrEnum):
     MODE_NOT_ALLOWED = "mode_not_allowed"
     SESSION_CLOSED = "session_closed"
     SESSION_FULL = "session_full"
+    SCHEDULE_FULL = "schedule_full"
+    TOO_FAR_AHEAD = "too_far_ahead"
     INPUT_NOT_FOUND = "input_not_found"
     INPUT_ALREADY_APPLIED = "input_already_applied"
     RUN_NOT_FOUND = "run_not_found"
@@ -74,6 +78,11 @@ class ErrorCode(StrEnum):
     APPROVAL_NOT_FOUND = "approval_not_found"
     HANDOFF_NOT_FOUND = "handoff_not_found"
     KEY_NOT_FOUND = "key_not_found"
+    ATTACHMENT_NOT_FOUND = "attachment_not_found"
+    ATTACHMENT_EXISTS = "attachment_exists"
+    ATTACHMENT_IN_USE = "attachment_in_use"
+    ATTACHMENTS_FULL = "attachments_full"
+    MEDIA_TYPE_REFUSED = "media_type_refused"
     NOT_DECLARED = "not_declared"
     NOT_TARGETED = "not_targeted"
     NOT_CLAIMED = "not_claimed"
@@ -91,11 +100,22 @@ class ErrorCode(StrEnum):
     CONFIG_INVALID = "config_invalid"
     SESSION_EXISTS = "session_exists"
     RATE_LIMITED = "rate_limited"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+    TOO_MANY_SESSIONS = "too_many_sessions"
+    STORAGE_FULL = "storage_full"
     UNAVAILABLE = "unavailable"
     INTERNAL = "internal"
 
 
-RETRYABLE = frozenset({ErrorCode.QUEUE_FULL, ErrorCode.RATE_LIMITED, ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL})
+RETRYABLE = frozenset(
+    {
+        ErrorCode.QUEUE_FULL,
+        ErrorCode.RATE_LIMITED,
+        ErrorCode.TOO_MANY_CONNECTIONS,
+        ErrorCode.UNAVAILABLE,
+        ErrorCode.INTERNAL,
+    }
+)
 
 
 class RunErrorCode(StrEnum):
@@ -105,6 +125,9 @@ class RunErrorCode(StrEnum):
     RUN_TIMEOUT = "run_timeout"
     WORKER_LOST = "worker_lost"
     CONTENT_TOO_LARGE = "content_too_large"
+    MODEL_RATE_LIMITED = "model_rate_limited"
+    MODEL_UNAVAILABLE = "model_unavailable"
+    MODEL_REFUSED = "model_refused"
 
 
 class ToolErrorCode(StrEnum):
@@ -122,11 +145,15 @@ class CloseCode(IntEnum):
     """WebSocket close codes. The hundreds say what the client should do (PROTOCOL, section 8)."""
 
     INTERNAL = 4100
+    UNAVAILABLE = 4101
     SLOW_READER = 4102
     DRAINING = 4200
+    TOO_MANY_CONNECTIONS = 4201
     TOKEN_EXPIRED = 4300
+    TOKEN_REVOKED = 4301
     BAD_FRAME = 4400
     UNAUTHORIZED = 4401
+    NOT_ALLOWED = 4403
     UNSUPPORTED_PROTOCOL = 4406
     HELLO_TIMEOUT = 4408
     FLOOD = 4429
@@ -161,8 +188,28 @@ class LogFull(Unavailable):
     """The log's storage is full: nothing was stored. Free space, or raise the storage limit of the server."""
 
 
+class NotPermitted(Unavailable):
+    """NATS does not allow this process's user to publish on `subject`, or to subscribe to it: nothing was stored.
+
+    `operation` is `publish` or `subscribe`. Trying again is of no use until an operator has given the user what its role
+    needs; the servers take that in while we are connected.
+    """
+
+    def __init__(self, operation: str, subject: str, hint: str = "") -> None:
+        self.operation = operation
+        self.subject = subject
+        super().__init__(f"NATS does not let this user {operation} {subject}: " + (hint or ROLES_HINT))
+
+
+ROLES_HINT = "give it what its role needs (docs/SECURITY-NATS.md; `antiphon doctor --role` compares)"
+
+
 class WrongSequence(LogError):
     """A compare-and-set lost: another writer claimed the lane. A fenced writer that gets this must stop at once."""
+
+
+class AttachmentGone(LogError):
+    """An attachment, or its session, has been deleted while it was read or written."""
 
 
 class CursorError(LogError):

@@ -5,16 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
+from broker.attachments import Attachment
+from broker.audit import AuditRecord
 from broker.events import Entry, Participant
 from broker.presence import Member, Present
-from broker.subjects import SessionSubjects
+from broker.queues import Priority
+from broker.revocations import Revocation
+from broker.subjects import AlarmPlace, AttachmentPlace, SessionKey, SessionSubjects
 from broker.tail import Delivery, StoredEntry
+from broker.usage import SessionUse
 
 
 class Of(Enum):
@@ -34,7 +39,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """A session in the directory; `seq` grows with each note, `ts` is when it was made (ms since 1970)."""
+    """A session in the directory, by its key; `seq` grows with each note, `ts` is when it was made (ms since 1970)."""
 
     session: str
     seq: int
@@ -42,7 +47,8 @@ class Noted:
 
 
 class Directory(Protocol):
-    """Which sessions are whose, newest activity first. An aid: the logs are the truth, and a note may be stale.
+    """Which sessions are whose, newest activity first. Sessions are named by their keys, and a user or a role is one of
+    the session's tenant. An aid: the logs are the truth, and a note may be stale.
 
     `kind` is "user" (who created or wrote to the session; `whose` is the user's id) or "handoff" (a hand-over waits there
     for a role; `whose` is the role).
@@ -56,8 +62,63 @@ class Directory(Protocol):
         """Takes the session out; with `noted`, only if that is still its note. Raises Unavailable."""
         ...
 
-    async def noted(self, kind: str, whose: str, before: int | None, limit: int) -> list[Noted]:
-        """The newest notes before note `before`, newest first. Raises Unavailable."""
+    async def noted(self, kind: str, whose: str, before: int | None, limit: int, tenant: str = "") -> list[Noted]:
+        """The newest notes of a tenant's user or role before note `before`, newest first. Raises Unavailable."""
+        ...
+
+
+class Revocations(Protocol):
+    """What tokens may no longer be used for, known to all gateways."""
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """Puts one in force, in place of an earlier one with the same key. Raises Unavailable (LogFull)."""
+        ...
+
+    async def listed(self) -> list[Revocation]:
+        """Those that are in force. Raises Unavailable."""
+        ...
+
+    def follow(self, take: Callable[[list[Revocation]], None]) -> None:
+        """Calls `take` with those in force, then with what is new, some of it more than once; first with an empty list if
+        there are none. Through outages of NATS: after one, again with all.
+        """
+        ...
+
+
+class UsageNotes(Protocol):
+    """How much sessions take, known to all gateways. Raises Unavailable unless it says otherwise."""
+
+    async def note(self, session: SessionKey, use: SessionUse) -> None:
+        """In place of the session's note before; none is left of one that is gone."""
+        ...
+
+    def sessions(self) -> AsyncIterator[SessionSubjects]:
+        """All sessions that the log holds, whether there are notes of them or not."""
+        ...
+
+    async def follow(self, take: Callable[[Mapping[SessionKey, SessionUse], bool], None]) -> None:
+        """Calls `take` with all notes and True, then with new ones and False, through outages of NATS; now and then, and
+        after an outage, with all again. Does not return.
+        """
+        ...
+
+
+class AuditLog(Protocol):
+    """Who did what, for as long as the setting says, and not to be changed."""
+
+    async def note(self, record: AuditRecord) -> None:
+        """Raises Unavailable."""
+        ...
+
+    async def read(self, tenant: str | None, limit: int) -> list[AuditRecord]:
+        """The newest records of a tenant (None: of all), the oldest of them first. Raises Unavailable, CodecError."""
+        ...
+
+    async def page(self, tenant: str, after: int, limit: int) -> tuple[list[tuple[int, AuditRecord]], bool]:
+        """The next `limit` records of a tenant behind a place, each with its own; and whether there are no more.
+
+        What was written a moment ago may not be among them yet, and then comes with the next page. Raises Unavailable.
+        """
         ...
 
 
@@ -74,10 +135,33 @@ class LiveTail(Protocol):
         """Nothing is known to be missing."""
         ...
 
+    @property
+    def readable(self) -> bool:
+        """It has caught up, or no leader says how far the log is, and what one of its copies holds has been returned."""
+        ...
+
     async def next(self) -> list[Delivery]:
-        """What comes next. An empty list says that the tail has just caught up. Waits through outages of NATS.
+        """What comes next. An empty list says that the tail has just caught up, or is `readable`. Waits through outages of NATS.
 
         Safe to cancel: nothing that it has taken is lost.
+        """
+        ...
+
+    async def has_all(self, seq: int) -> bool:
+        """Whether every record up to record `seq` has been returned, as a copy of the log says. If not, or if that copy
+        does not know, what is missing comes: ask again. Of a session with more than 500 lanes it is taken for granted. Raises
+        Unavailable.
+        """
+        ...
+
+    def disturbed(self) -> None:
+        """Something may have been missed: it compares with the log before it returns more."""
+        ...
+
+    def hand_to(self, take: Callable[[StoredEntry], None]) -> None:
+        """From here on, entries that come while somebody waits in `next` go to `take` at once, and not through `next`.
+
+        So the reader of a live session need not be woken for each. What `take` raises is raised by `next`.
         """
         ...
 
@@ -85,8 +169,12 @@ class LiveTail(Protocol):
 class SessionLog(Protocol):
     """The durable, totally ordered logs of all sessions."""
 
-    def subjects(self, session: str) -> SessionSubjects:
-        """Raises InvalidName."""
+    def subjects(self, key: str) -> SessionSubjects:
+        """Of a session, by its key. Raises InvalidName."""
+        ...
+
+    def reads_waiting(self, subjects: SessionSubjects) -> int:
+        """Reads that one of this session would wait for: as many are going on as may be, and these wait already."""
         ...
 
     async def epoch(self, subjects: SessionSubjects) -> str:
@@ -97,8 +185,17 @@ class SessionLog(Protocol):
         """The session's last entry, from the stream's leader. Raises Unavailable."""
         ...
 
-    async def append_input(self, subjects: SessionSubjects, entry: Entry, message_id: str) -> Stored:
-        """Stores what a participant sent. Within two minutes the same `message_id` is stored once. Raises Unavailable."""
+    async def append_input(
+        self, subjects: SessionSubjects, entry: Entry, message_id: str, expected: int | None = None
+    ) -> Stored:
+        """Stores what a participant sent. Within two minutes the same `message_id` is stored once. Raises Unavailable.
+
+        With `expected`, only if the last entry of a participant is that one, else WrongSequence.
+        """
+        ...
+
+    async def last_input(self, subjects: SessionSubjects) -> int:
+        """Where the last entry of a participant is, from the stream's leader; 0: there is none. Raises Unavailable."""
         ...
 
     async def claim(
@@ -109,11 +206,19 @@ class SessionLog(Protocol):
         owner: Participant,
         ts: int,
         can: tuple[str, ...] = (),
+        job: int | None = None,
     ) -> int:
         """Claims a lane whose ownership record is at `expected`; returns the fence.
 
-        `can` is what the owner's agent takes: "inject" for inputs in the middle of a run. Raises WrongSequence if another
+        `can` is what the owner's agent takes: "inject" for inputs in the middle of a run. `job` is the one by which it
+        claims. Raises WrongSequence if another
         came first, Unavailable.
+        """
+        ...
+
+    async def claimed_by(self, subjects: SessionSubjects, lane: str) -> int | None:
+        """The job by which the lane was claimed last; None if that does not say. From the stream's leader. Raises
+        Unavailable.
         """
         ...
 
@@ -156,12 +261,14 @@ class SessionLog(Protocol):
         """Follows a session."""
         ...
 
-    async def read_checkpoint(self, subjects: SessionSubjects) -> bytes | None:
-        """The newest checkpoint. Raises Unavailable."""
+    async def read_checkpoint(self, subjects: SessionSubjects) -> StoredEntry | None:
+        """The newest checkpoint, as it is stored. Raises Unavailable."""
         ...
 
     async def forget_before(self, subjects: SessionSubjects, seq: int) -> None:
-        """Deletes all that the session's log holds before entry `seq`, checkpoint included. Raises Unavailable."""
+        """Deletes all that the session had before entry `seq`, which deleted it: attachments, then what its log holds,
+        checkpoint included. Raises Unavailable.
+        """
         ...
 
     async def write_checkpoint(self, subjects: SessionSubjects, lane: str, fence: int, body: bytes) -> None:
@@ -173,7 +280,9 @@ class Job(Protocol):
     """A lane with work, leased to this worker."""
 
     @property
-    def session(self) -> str: ...
+    def session(self) -> str:
+        """The session's key."""
+        ...
 
     @property
     def lane(self) -> str: ...
@@ -186,6 +295,18 @@ class Job(Protocol):
     @property
     def waited_s(self) -> float:
         """Seconds from when it was stored (the clock of NATS) to when it came here (this process's)."""
+        ...
+
+    @property
+    def seq(self) -> int:
+        """Names it among all jobs that there are and have been."""
+        ...
+
+    async def is_second_to(self, first: int | None) -> bool:
+        """Whether the job `first` is another one and still queued or leased: then that one stands for the lane.
+
+        None: that with which a worker of an earlier version has claimed the lane. Raises Unavailable.
+        """
         ...
 
     async def renew(self) -> None:
@@ -208,19 +329,75 @@ class JobSource(Protocol):
         """The next job; None if none came within `wait_s`. Safe to cancel. Raises Unavailable."""
         ...
 
+    async def rest(self) -> None:
+        """There is no room for a job until the next `take`: what comes meanwhile goes back to its queue. Raises Unavailable."""
+        ...
+
     async def close(self) -> None:
-        """Takes no more: what was asked for and comes too late goes back to the queue. May be called again."""
+        """Takes no more: what was asked for and comes too late goes back to the queue. May be called again; and so may
+        `take`.
+        """
         ...
 
 
 class JobQueue(Protocol):
     """Where gateways put jobs."""
 
-    async def offer(self, subjects: SessionSubjects, lane: str, pool: str | None = None) -> bool:
-        """Says that a lane has work, to the workers of `pool` (None: the queue's default).
+    async def offer(
+        self, subjects: SessionSubjects, lane: str, pool: str | None = None, priority: str = Priority.NORMAL
+    ) -> bool:
+        """Says that a lane has work, to the workers of `pool` (None: the default one).
 
-        False if its job is queued or leased already. Raises Unavailable.
+        False if its job is queued or leased already in the same queue; in another queue of the pool it may be, too.
+        Raises Unavailable.
         """
+        ...
+
+
+class Alarms(Protocol):
+    """When scheduled inputs are due. An alarm is a hint: whether something is due, the session's log says.
+
+    All raise Unavailable.
+    """
+
+    async def set(self, place: AlarmPlace, at: int) -> None:
+        """Has it go off at `at` (ms since 1970), in place of one that is there; at once if that has passed."""
+        ...
+
+    async def is_set(self, place: AlarmPlace) -> bool:
+        """Whether there is one that will go off, or has and was not heard yet."""
+        ...
+
+    async def clear(self, place: AlarmPlace) -> None:
+        """Takes it off."""
+        ...
+
+
+class DueAlarm(Protocol):
+    """An alarm that has gone off, leased to this process."""
+
+    @property
+    def place(self) -> AlarmPlace: ...
+
+    @property
+    def delivery(self) -> int:
+        """How often it was delivered, from 1."""
+        ...
+
+    async def done(self) -> None:
+        """It was heard. Raises Unavailable."""
+        ...
+
+    async def again(self, delay_s: float) -> None:
+        """Somebody is to hear it once more, after a delay. Raises Unavailable."""
+        ...
+
+
+class AlarmSource(Protocol):
+    """Where gateways hear alarms: each is given to one of them."""
+
+    async def take(self, wait_s: float) -> DueAlarm | None:
+        """The next one; None if none went off within `wait_s`. Safe to cancel. Raises Unavailable."""
         ...
 
 
@@ -303,4 +480,59 @@ class Health(Protocol):
 
     async def problems(self) -> list[str]:
         """What is wrong, a line each; empty if all is well. Never raises."""
+        ...
+
+
+class Upload(Protocol):
+    """An attachment on its way into the store. Nobody sees it until it is committed."""
+
+    async def write(self, data: bytes) -> None:
+        """Stores the next bytes, of which it keeps less than a piece in memory. Raises AttachmentGone (the session has been
+        deleted), LogFull, Unavailable.
+        """
+        ...
+
+    async def commit(self, attachment: Attachment) -> Attachment | None:
+        """Makes it one, as it is described (where its bytes are excepted); None if there is one with its id by now.
+
+        Raises AttachmentGone, LogFull, Unavailable.
+        """
+        ...
+
+
+class AttachmentStore(Protocol):
+    """The attachments of all sessions. All raise Unavailable."""
+
+    async def find(self, place: AttachmentPlace, id_: str) -> Attachment | None:
+        """One that is there, whole."""
+        ...
+
+    async def listed(self, place: AttachmentPlace) -> list[Attachment]:
+        """Those of a session, oldest first. May be a moment behind."""
+        ...
+
+    async def stored_bytes(self, session: SessionKey) -> int:
+        """Bytes of all that a session has. May be a moment behind."""
+        ...
+
+    def upload(self, place: AttachmentPlace, id_: str) -> AbstractAsyncContextManager[Upload]:
+        """Begins one; what is not committed when the context ends is gone."""
+        ...
+
+    def read(
+        self, place: AttachmentPlace, attachment: Attachment, first: int = 0, last: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """Its bytes from `first` to `last`, that one included. Raises AttachmentGone."""
+        ...
+
+    async def use(self, place: AttachmentPlace, id_: str) -> Attachment | None:
+        """Keeps it for as long as the session; None if it is not there (any more)."""
+        ...
+
+    async def remove(self, place: AttachmentPlace, attachment: Attachment) -> bool:
+        """Deletes it, unless it is not as it was found any more (it is used by now, or gone): then False."""
+        ...
+
+    async def sweep(self) -> int:
+        """Deletes what uploads have left that were cut short; returns how many. Any process may do it, at any time."""
         ...

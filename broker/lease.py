@@ -1,8 +1,8 @@
 """Who may write in a lane, and what a worker does with a job: the rules, without a clock or a network.
 
-A job stands for "this lane has work" and there is at most one for a lane (ADR 3). NATS leases it: its receiver renews
-it by heartbeats, and it comes again, to anyone, when the lease runs out. So holding the job is the right to claim the
-lane, from whoever held it. A lane is owned by whoever wrote its last ownership record; the sequence of that record is
+A job stands for "this lane has work" and there is at most one for a lane in a queue (ADR 3, ADR 42). NATS leases it: its
+receiver renews it by heartbeats, and it comes again, to anyone, when the lease runs out. So holding the job is the right
+to claim the lane, from whoever held it. A lane is owned by whoever wrote its last ownership record; the sequence of that record is
 the **fence** under which the owner writes. Claiming is a compare-and-set, so of two claimants one wins, and the
 writes of the loser and of the former owner are refused by the log itself.
 """
@@ -38,6 +38,12 @@ def parse_write_id(value: str) -> WriteId | None:
     return None if found is None else WriteId(int(found[1]), int(found[2]))
 
 
+def fence_in(value: str) -> str | None:
+    """The fence of a write id as it is spelt there, None for anything that is no such id. For each delta of a replay."""
+    found = _WRITE_ID.fullmatch(value)
+    return None if found is None else found[1]
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Claim the lane: its ownership record must still be at `expected` (0: there is none)."""
@@ -67,6 +73,11 @@ def lanes_with_work(state: SessionState) -> list[str]:
     """The lanes that a worker should be at."""
     names = {MAIN_LANE: None} | dict.fromkeys(state.lanes) | dict.fromkeys(i.lane for i in state.inputs)
     return [name for name in names if has_work(state, name)]
+
+
+def queue_of(state: SessionState, lane: str) -> tuple[str | None, str]:
+    """The pool and the priority of a lane's job, as `JobQueue.offer` takes them."""
+    return pool_of(state, lane), state.config.priority
 
 
 def pool_of(state: SessionState, lane: str) -> str | None:

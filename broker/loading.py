@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from broker.checkpoint import START, Checkpoint, Page, decode_checkpoint, page_at, state_at
+from broker.checkpoint import START, Checkpoint, Page, checkpoint_of, page_at, state_at
 from broker.codec import VOID, decode_at
 from broker.errors import Unavailable
 from broker.events import Entry
@@ -55,7 +55,7 @@ def entry_of(stored: StoredEntry) -> Entry | None:
 
 async def load_state(log: SessionLog, subjects: SessionSubjects) -> SessionState:
     """The state alone, without the messages. Raises Unavailable."""
-    state = decode_checkpoint(await log.read_checkpoint(subjects)).state
+    state = checkpoint_of(await log.read_checkpoint(subjects)).state
     position, end = state.as_of, False
     while not end:
         entries, end = await log.read(subjects, position, Of.RECORDS)
@@ -69,7 +69,7 @@ async def load_state(log: SessionLog, subjects: SessionSubjects) -> SessionState
 
 async def load(log: SessionLog, subjects: SessionSubjects) -> Loaded:
     """The session from its newest checkpoint and the records after it. Raises Unavailable."""
-    checkpoint = decode_checkpoint(await log.read_checkpoint(subjects))
+    checkpoint = checkpoint_of(await log.read_checkpoint(subjects))
     loaded = Loaded(checkpoint, Transcript(checkpoint.state), [])
     position, end = checkpoint.state.as_of, False
     while not end:
@@ -95,7 +95,7 @@ async def read_messages(log: SessionLog, subjects: SessionSubjects, before: int,
 
     Text is as far as records have it. Raises Unavailable.
     """
-    checkpoint = decode_checkpoint(await log.read_checkpoint(subjects))
+    checkpoint = checkpoint_of(await log.read_checkpoint(subjects))
     places = (page_at(START.state), *checkpoint.pages, page_at(checkpoint.state))
     found: list[Message] = []
     end = before

@@ -7,13 +7,18 @@ the other without loss. No label names a session, a user or a connection. Counte
 
 from __future__ import annotations
 
+import asyncio
 import math
 import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
+
+from broker.queues import Queue
 
 # A time of creation beside each counter would double the number of series, and Prometheus has no use for it.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -57,6 +62,8 @@ class ProcessMetrics:
             buckets=powers(-10, 4),
             registry=registry,
         )
+        tasks = Gauge("antiphon_tasks", "Tasks of the event loop that have not ended", registry=registry)
+        tasks.set_function(_tasks)
         ProcessCollector(registry=registry)
 
 
@@ -76,11 +83,24 @@ class LogMetrics:
         self.slow_consumer = counter(
             registry, "antiphon_nats_slow_consumer", "Times NATS messages were dropped because this process was slow"
         )
+        self.refused = counter(
+            registry,
+            "antiphon_nats_permission_violations",
+            "Times NATS did not let this process publish or subscribe: its user lacks what its role needs",
+            operation=("publish", "subscribe"),
+        )
         self.append = Histogram(
             "antiphon_log_append_seconds",
             "From sending a write to its acknowledgement by JetStream, this process's clock; refused ones left out",
             buckets=powers(-12, 3),
             registry=registry,
+        )
+        self.stored = counter(
+            registry,
+            "antiphon_log_messages_stored",
+            "Messages that this process stored in the streams of sessions: an `entry`, or a `checkpoint`; `duplicate`: "
+            "one that was there already, and was not stored again",
+            kind=("entry", "checkpoint", "duplicate"),
         )
         self.retries = counter(
             registry,
@@ -96,6 +116,19 @@ class LogMetrics:
         self.duplicates = counter(
             registry, "antiphon_log_duplicates_dropped", "Live messages that had come before, and were dropped"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSeen:
+    """What NATS says of a queue: jobs that wait, jobs that are leased, requests of workers, and how long the first job that
+    waits has waited.
+    """
+
+    queue: Queue
+    waiting: int
+    leased: int
+    asking: int
+    oldest_s: float
 
 
 class QueueMetrics:
@@ -120,11 +153,37 @@ class QueueMetrics:
             ("pool",),
             registry=registry,
         )
+        self.waiting = Gauge(
+            "antiphon_pool_waiting_jobs",
+            "Jobs of a pool that wait, by priority; each gateway tells the same",
+            ("pool", "priority"),
+            registry=registry,
+        )
+        self.oldest_of = Gauge(
+            "antiphon_pool_oldest_waiting_job_seconds",
+            "How long the first waiting job of a pool has waited, by priority, by the clock of NATS; each gateway tells the "
+            "same",
+            ("pool", "priority"),
+            registry=registry,
+        )
+        self._streams(registry)
+        self.asked_at = Gauge(
+            "antiphon_log_asked_timestamp_seconds",
+            "When this gateway last learnt all of this, since 1970; 0: never",
+            registry=registry,
+        )
+
+    def _streams(self, registry: CollectorRegistry) -> None:
         self.bytes = _unknown(
             registry, "antiphon_log_bytes", "Bytes that the streams hold; each gateway tells the same"
         )
         self.entries = _unknown(
             registry, "antiphon_log_entries", "Messages that they hold; each gateway tells the same"
+        )
+        self.attachments = _unknown(
+            registry,
+            "antiphon_attachments_stored_bytes",
+            "Bytes that the stream of attachments holds; each gateway tells the same",
         )
         self.replica_lag = _unknown(
             registry,
@@ -137,22 +196,43 @@ class QueueMetrics:
         self.silent = _unknown(
             registry, "antiphon_log_streams_silent", "Streams of the log that did not answer: without a leader, or gone"
         )
-        self.asked_at = Gauge(
-            "antiphon_log_asked_timestamp_seconds",
-            "When this gateway last learnt all of this, since 1970; 0: never",
-            registry=registry,
-        )
 
     def forget(self) -> None:
         """Nothing is known now: old figures must not look like new ones."""
         self.forget_pools()
-        for gauge in (self.bytes, self.entries, self.replica_lag, self.replicas_offline, self.silent):
+        known = (self.bytes, self.entries, self.attachments, self.replica_lag, self.replicas_offline, self.silent)
+        for gauge in known:
             gauge.set(math.nan)
 
     def forget_pools(self) -> None:
         """A pool that is gone must not stay."""
-        for family in (self.jobs, self.oldest, self.asking):
+        for family in (self.jobs, self.oldest, self.asking, self.waiting, self.oldest_of):
             family.clear()
+
+    def see(self, queues: Sequence[QueueSeen]) -> None:
+        """Takes what is said of all queues of all pools, in place of what was said before."""
+        self.forget_pools()
+        for seen in queues:
+            pool, priority = seen.queue.pool, seen.queue.priority.value
+            self.jobs.labels(pool, "waiting").inc(seen.waiting)
+            self.jobs.labels(pool, "leased").inc(seen.leased)
+            self.waiting.labels(pool, priority).inc(seen.waiting)
+        for pool in {seen.queue.pool for seen in queues}:
+            own = [seen for seen in queues if seen.queue.pool == pool]
+            # A worker asks at all queues of its pool.
+            self.asking.labels(pool).set(max(seen.asking for seen in own))
+            self.oldest.labels(pool).set(max(seen.oldest_s for seen in own))
+            for priority in {seen.queue.priority for seen in own}:
+                oldest_s = max(seen.oldest_s for seen in own if seen.queue.priority is priority)
+                self.oldest_of.labels(pool, priority.value).set(oldest_s)
+
+
+def _tasks() -> float:
+    """NaN outside of an event loop."""
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return math.nan
 
 
 def _unknown(registry: CollectorRegistry, name: str, meaning: str) -> Gauge:

@@ -13,12 +13,14 @@ Nothing here is stored: presence is what gateways say now.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from broker import reading
+from broker.depth import STORED_DEPTH_MAX, is_deeper
 from broker.errors import CodecError
 from broker.tools import ToolDeclaration
 
@@ -33,7 +35,14 @@ MAX_TOOLS_BYTES = 384 << 10
 """Together below the 1 MiB of a NATS message. Of what is beyond, devices are only counted, and tools left out."""
 _MAX_PEERS = 1000
 
-_TOOL_FIELDS = tuple(field.name for field in dataclasses.fields(ToolDeclaration))
+_TOOL_FIELDS: Mapping[str, Callable[[Any], Any]] = {
+    "name": reading.text,
+    "description": reading.text,
+    "parameters": reading.maybe_thing,
+    "result": reading.maybe_thing,
+    "idempotent": reading.flag,
+    "needs_permission": reading.flag,
+}
 _RANK = {state: rank for rank, state in enumerate(STATES)}
 
 
@@ -334,13 +343,15 @@ def decode(body: bytes) -> Announcement:
     """Raises CodecError."""
     try:
         wire = orjson.loads(body)
+        if is_deeper(wire, body, STORED_DEPTH_MAX):
+            raise ValueError("nested too deeply")
         sets = [tuple(map(_tool, tools)) for tools in wire["tools"]]
         return Announcement(
-            gateway=str(wire["gateway"]),
+            gateway=reading.text(wire["gateway"]),
             members=tuple(_member(member, sets) for member in wire["members"]),
-            more=int(wire["more"]),
-            life_s=wire["life_ms"] / 1000,
-            grace_s=wire["grace_ms"] / 1000,
+            more=reading.whole(wire["more"]),
+            life_s=reading.whole(wire["life_ms"]) / 1000,
+            grace_s=reading.whole(wire["grace_ms"]) / 1000,
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise CodecError(f"not an announcement: {type(error).__name__}") from None
@@ -382,19 +393,19 @@ def _member_wire(member: Member, sets: _ToolSets) -> dict[str, Any]:
 
 
 def _tool(wire: dict[str, Any]) -> ToolDeclaration:
-    return ToolDeclaration(**{name: wire[name] for name in _TOOL_FIELDS if name in wire})
+    return ToolDeclaration(**{name: read(wire[name]) for name, read in _TOOL_FIELDS.items() if name in wire})
 
 
 def _member(wire: dict[str, Any], sets: list[tuple[ToolDeclaration, ...]]) -> Member:
     state = wire["state"]
     return Member(
-        user=str(wire["user"]),
-        device=str(wire["device"]),
-        name=wire.get("name"),
-        roles=tuple(wire.get("roles", ())),
+        user=reading.text(wire["user"]),
+        device=reading.text(wire["device"]),
+        name=reading.maybe_text(wire.get("name")),
+        roles=reading.texts(wire.get("roles", [])),
         # A newer gateway may know states that we do not.
         state=state if state in _RANK else "active",
         tools=sets[wire["tools"]] if "tools" in wire else (),
-        watching=wire.get("watching", True),
-        here=wire.get("here", True),
+        watching=reading.flag(wire.get("watching", True)),
+        here=reading.flag(wire.get("here", True)),
     )

@@ -22,7 +22,9 @@ from broker.events import (
     InputApplied,
     InputCancelRequested,
     InputFailed,
+    InputScheduled,
     InputSent,
+    InputUnscheduled,
     MessageSegment,
     MessagesImported,
     ReasoningMessageEnd,
@@ -41,6 +43,7 @@ from broker.events import (
     SessionReopened,
     SessionStateChanged,
     SessionUpdated,
+    StepRecorded,
     TextMessageEnd,
     TextMessageStart,
     ToolCallEnd,
@@ -53,7 +56,7 @@ from broker.events import (
     ToolRequested,
     ToolResolved,
 )
-from broker.fold import approvals, handoffs, inputs, lanes, runs, tools
+from broker.fold import approvals, handoffs, inputs, lanes, runs, schedule, tools
 from broker.fold.change import with_lane
 from broker.lease import parse_write_id
 from broker.session_config import merged
@@ -109,6 +112,8 @@ def _apply_participant(state: SessionState, seq: int, entry: Entry, event: Event
     match event:
         case InputSent():
             return inputs.sent(state, seq, entry, event)
+        case InputScheduled():
+            return schedule.scheduled(state, seq, entry, event)
         case InputCancelRequested():
             return inputs.taken_back(state, event.input_id, entry.by)
         case RunCancelRequested():
@@ -169,6 +174,10 @@ def _apply_lane(state: SessionState, seq: int, entry: Entry, lane: str, event: E
             return inputs.applied(state, event)
         case InputFailed():
             return inputs.failed(state, event)
+        case InputScheduled():
+            return schedule.scheduled(state, seq, entry, event)
+        case InputUnscheduled():
+            return schedule.taken_back(state, event.input_id, entry.by)
         case RunRequested():
             return inputs.requested(state, seq, entry, event)
         case RunDropped():
@@ -182,6 +191,8 @@ def _apply_lane(state: SessionState, seq: int, entry: Entry, lane: str, event: E
             return runs.ended(state, lane, "error")
         case SessionStateChanged():
             return runs.state_changed(state, lane, event)
+        case StepRecorded():
+            return runs.step_recorded(state, seq, lane, event)
         case _:
             return _apply_wait(_apply_text(state, seq, lane, event), seq, entry, lane, event)
 

@@ -12,10 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from broker.queues import Priority
+
 ON_BUSY = ("auto", "inject", "enqueue", "interrupt", "rollback", "reject")
 COALESCE = ("none", "merge", "latest")
 APPROVAL_ON_INPUT = ("wait", "cancel")
 WHEN_UNWATCHED = ("continue", "pause", "stop")
+PRIORITIES = tuple(Priority)
 MAX_QUEUE = 16
 """Queued inputs that a session may hold unless its config says otherwise."""
 MAX_QUEUE_LIMIT = 64
@@ -42,7 +45,7 @@ class SessionConfig:
     `on_busy` is what becomes of an input while a run is active; `coalesce` whether queued inputs become one run (merge),
     or only a sender's newest is kept (latest); `approval_on_input` whether an input cancels what waits for approval;
     `when_unwatched` what becomes of a run that nobody watches for `unwatched_grace_ms`; `pool` whose workers serve the
-    main lane (None: those of the default pool).
+    main lane (None: those of the default pool); `priority` which jobs of a pool its workers take first.
     """
 
     on_busy: str = "auto"
@@ -53,6 +56,7 @@ class SessionConfig:
     unwatched_grace_ms: int = GRACE_MS
     pool: str | None = None
     roles: Mapping[str, RoleLimits] = field(default_factory=dict)
+    priority: str = Priority.NORMAL
 
     def limits_of(self, roles: tuple[str, ...]) -> tuple[RoleLimits, ...]:
         """The limits that are for somebody with `roles`: what one of them allows is allowed. Empty: no limits."""
@@ -122,6 +126,7 @@ _FIELDS = {
         "unwatchedGraceMs", _whole(0, GRACE_MS_LIMIT), f"a whole number from 0 to {GRACE_MS_LIMIT}"
     ),
     "pool": _Field("pool", _is_pool, "the name of a worker pool"),
+    "priority": _Field("priority", _one_of(*PRIORITIES), f"one of {', '.join(PRIORITIES)}"),
     "roles": _Field(
         "roles",
         lambda v: isinstance(v, dict) and len(v) <= MAX_ROLES and all(map(_is_role, v.values())),
@@ -141,6 +146,12 @@ def problem_of(wire: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
+def well_formed(wire: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config without the fields that are not as they should be. Those of newer versions stay."""
+    known = {spec.wire: spec for spec in _FIELDS.values()}
+    return {name: value for name, value in wire.items() if name not in known or known[name].accepts(value)}
+
+
 def merged(config: SessionConfig, wire: Mapping[str, Any]) -> SessionConfig:
     """The config with the fields of `wire` that are as they should be."""
     changes = {}
@@ -158,8 +169,12 @@ def _role_limits(wire: Mapping[str, Any]) -> RoleLimits:
 
 
 def config_to_wire(config: SessionConfig) -> dict[str, Any]:
-    """The inverse of `merged` with the default config."""
+    """The inverse of `merged` with the default config. `priority` is there if it is not the normal one: readers of earlier
+    days know no other.
+    """
     wire: dict[str, Any] = {spec.wire: getattr(config, attribute) for attribute, spec in _FIELDS.items()}
+    if config.priority == Priority.NORMAL:
+        del wire["priority"]
     wire["roles"] = {
         role: {"modes": None if r.modes is None else list(r.modes), "maxQueue": r.max_queue, "cancel": r.cancel}
         for role, r in config.roles.items()

@@ -24,6 +24,12 @@ MAX_PENDING_APPROVALS = 64
 """Approvals that wait for a decision."""
 MAX_REMEMBERED = 256
 """Decisions for always that a session remembers; the oldest is asked again."""
+MAX_STEPS = 1000
+"""Recorded steps of a run. One more counts as nothing."""
+MAX_SCHEDULED = 64
+"""Inputs of a session that are scheduled and not due yet."""
+MAX_SCHEDULED_BYTES = 262_144
+"""Bytes of their contents, together: they are in every checkpoint and snapshot."""
 FATES_KEPT = 64
 """Ended inputs, runs, calls and approvals whose end is remembered, for receipts. Older ones are known to have been."""
 
@@ -67,7 +73,7 @@ class QueuedInput:
 
     `mode` is what became of its sender's wish when it came: inject, enqueue, interrupt or rollback. `parent` is the run
     that asked for it, if an agent did, `agent` who was asked, and `pool` whose workers take it. `trace` is the span that
-    it came in.
+    it came in. `attachments` are references, as the log has them.
     """
 
     input_id: str
@@ -82,6 +88,23 @@ class QueuedInput:
     pool: str | None = None
     detached: bool = False
     trace: TraceContext | None = None
+    attachments: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledInput:
+    """An input that is to be sent at `at` (ms since 1970). `seq` and `ts` are of the entry that scheduled it; `mode` is what
+    its sender wishes (None: what the session says then).
+    """
+
+    input_id: str
+    seq: int
+    ts: int
+    by: Participant | None
+    content: str
+    at: int
+    mode: str | None = None
+    attachments: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +132,24 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """A step that a run has behind it, recorded at `seq`. `asked` is a digest of what it was called with, `error` the type
+    of what it raised.
+    """
+
+    seq: int
+    name: str
+    error: str | None = None
+    asked: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """A running run. `attempt` counts the workers it has had, from 1; `lost` those that did not hand it over.
 
     `parent` is the run that asked for it, `agent` who was asked, of `pool`; a detached run outlives its parent. `cause` is
     the span that its input came in, `trace` that of its latest attempt, which began at `since` (ms since 1970);
-    `lost_fence` is the fence of the claim that found its worker lost last.
+    `lost_fence` is the fence of the claim that found its worker lost last. `steps` are those recorded so far, by id.
     """
 
     run_id: str
@@ -132,6 +167,7 @@ class Run:
     trace: TraceContext | None = None
     since: int = 0
     lost_fence: int = 0
+    steps: Mapping[str, Step] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +329,8 @@ class SessionState:
     lanes: Mapping[str, Lane] = field(default_factory=dict)
     runs: Mapping[str, Run] = field(default_factory=dict)
     inputs: tuple[QueuedInput, ...] = ()
+    scheduled: tuple[ScheduledInput, ...] = ()
+    """The next first."""
     calls: Mapping[str, Call] = field(default_factory=dict)
     approvals: Mapping[str, Approval] = field(default_factory=dict)
     handoffs: Mapping[str, Handoff] = field(default_factory=dict)
@@ -322,6 +360,10 @@ class SessionState:
 
     def queued(self, input_id: str) -> QueuedInput | None:
         return next((i for i in self.inputs if i.input_id == input_id), None)
+
+    def planned(self, input_id: str) -> ScheduledInput | None:
+        """An input that is scheduled and not due yet."""
+        return next((i for i in self.scheduled if i.input_id == input_id), None)
 
     def fate(self, input_id: str) -> InputFate | None:
         """The end of an input, if it is among the latest `FATES_KEPT`."""

@@ -16,6 +16,7 @@ log. `Tail` decides; whoever holds it fetches what it needs and feeds it back:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -26,6 +27,10 @@ MAX_BUFFERED = 1024
 """Live messages kept while behind; beyond that they are dropped and fetched from the log instead."""
 STALE_READS_MAX = 250
 """Reads in a row that end before the head and bring nothing; after them the leader is asked for the head again."""
+
+LEADER_WAIT_S = 0.5
+"""A stream's leader that has not answered by then may have died, and an heir may take seconds to be elected: whoever only
+reads goes on with what is known meanwhile (ADR 40)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,8 @@ class Need(Enum):
 
     NOTHING = auto()
     HEAD = auto()
-    """The last entry of the session, from the stream's leader."""
+    """The last entry of the session, from the stream's leader. While none answers, `Tail.on_early` may be told what a
+    replica holds from `fetch_after` on: that is in the log, but it may not be all."""
     FETCH = auto()
     """Entries from `fetch_after` on, in order, until the log has no more."""
 
@@ -108,6 +114,16 @@ class Tail:
         self._ask_again = self.need is Need.HEAD
         self._check(self._recent_floor)
 
+    def lacks(self, lasts: Mapping[str, int]) -> bool:
+        """Whether something has been missed, by the last sequence on each subject up to some place that has been
+        delivered. If so, it is checked against the log.
+        """
+        missed = [known for subject, seq in lasts.items() if seq > (known := self._known_on(subject))]
+        if missed:
+            self.gaps += 1
+            self._check(min(self._recent_floor, *missed))
+        return bool(missed)
+
     def on_live(self, message: LiveEntry) -> list[Delivery]:
         """A republished message came."""
         entry = message.entry
@@ -148,6 +164,16 @@ class Tail:
         """Entries after `fetch_after`, in order; `end` says that the log had no more."""
         if self.need is not Need.FETCH:
             return []
+        out = self._read(entries)
+        if end:
+            out += self._end_of_log(progress=bool(entries))
+        return out
+
+    def on_early(self, entries: list[StoredEntry]) -> list[Delivery]:
+        """As `on_batch`, before the head is known."""
+        return self._read(entries) if self.need is Need.HEAD else []
+
+    def _read(self, entries: list[StoredEntry]) -> list[Delivery]:
         out: list[Delivery] = []
         for entry in entries:
             self.fetch_after = entry.seq
@@ -155,8 +181,6 @@ class Tail:
                 out += self._deliver(entry)
             elif not self._was_delivered(entry):
                 out += self._rewind(entry)
-        if end:
-            out += self._end_of_log(progress=bool(entries))
         return out
 
     def _end_of_log(self, *, progress: bool) -> list[Delivery]:

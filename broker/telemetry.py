@@ -18,6 +18,8 @@ import structlog
 
 _PLACES_MAX, _ERRORS_MAX = 16, 8
 """How much of an exception is told: the innermost places in the code, and exceptions in one another."""
+_OF_PROCESS = ("process", "version")
+"""What all lines of a process carry; `version` is that of a worker's agents."""
 
 
 def configure(*, level: str = "info", pretty: bool = False) -> None:
@@ -55,9 +57,9 @@ def configure(*, level: str = "info", pretty: bool = False) -> None:
 
 def bind_only(**ids: str) -> None:
     """What a task logs carries these ids, and not those of the task that happened to start it."""
-    process = structlog.contextvars.get_contextvars().get("process")
+    bound = structlog.contextvars.get_contextvars()
     structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(**({} if process is None else {"process": process}), **ids)
+    structlog.contextvars.bind_contextvars(**{key: bound[key] for key in _OF_PROCESS if key in bound}, **ids)
 
 
 def _json(event: Any, **options: Any) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from broker.attachments import references_of
 from broker.codec import by_to_wire, participant_from_wire
 from broker.events import (
     Entry,
@@ -17,6 +18,7 @@ from broker.events import (
     InputApplied,
     InputFailed,
     InputSent,
+    MessageAttached,
     MessageSegment,
     MessagesImported,
     Participant,
@@ -33,6 +35,7 @@ from broker.events import (
     ToolCallResult,
     ToolCallStart,
 )
+from broker.fold import inputs
 from broker.session import counts, fold
 from broker.state import QueuedInput, SessionState
 from broker.subjects import MAIN_LANE
@@ -48,7 +51,8 @@ class Message:
     """One message. `seq` is the entry that added it, `end_seq` the one that ended it (0 while it streams).
 
     `reason` says how its text ended: complete, cancelled, worker_lost, error or handed_over. `rolled_back`: its run was
-    undone by somebody's input; it is no part of the conversation any more.
+    undone by somebody's input; it is no part of the conversation any more. `attachments` are references, as the log has
+    them.
     """
 
     id: str
@@ -63,6 +67,9 @@ class Message:
     tool_call_id: str | None = None
     end_seq: int = 0
     rolled_back: bool = False
+    attachments: tuple[Mapping[str, Any], ...] = ()
+    streams: bool = False
+    """Its text comes by deltas and segments; any other message has all of it from the start."""
     _parts: list[str] = field(default_factory=list)
     _length: int = 0
 
@@ -94,7 +101,9 @@ class Message:
     def as_dict(self) -> dict[str, Any]:
         """The message as clients see it."""
         view: dict[str, Any] = {"id": self.id, "role": self.role, "seq": self.seq, "text": self.text}
-        view |= {"status": self.status, "reason": self.reason, "lane": self.lane, "run": self.run}
+        # The last segment of a text that is still open has a reason, which is its own when it ends.
+        reason = self.reason if self.status == "done" else None
+        view |= {"status": self.status, "reason": reason, "lane": self.lane, "run": self.run}
         view["by"] = by_to_wire(self.by)
         if self.name is not None:
             view["name"] = self.name
@@ -102,6 +111,8 @@ class Message:
             view["toolCallId"] = self.tool_call_id
         if self.rolled_back:
             view["rolledBack"] = True
+        if self.attachments:
+            view["attachments"] = [dict(reference) for reference in self.attachments]
         return view
 
 
@@ -120,6 +131,7 @@ def imported(seq: int, position: int, wire: Mapping[str, Any]) -> Message:
     )
     message.name, message.tool_call_id = text("name"), text("toolCallId")
     message.rolled_back = wire.get("rolledBack") is True
+    message.attachments = references_of(wire.get("attachments"))
     message.put(0, text("text") or "")
     message.end(seq, text("reason"))
     return message
@@ -170,7 +182,7 @@ class Transcript:
                     id_ = event.tool_call_id
                 case _:
                     continue
-            message = self._by_id.get(id_)
+            message = self._streamed(id_)
             if message is not None:
                 message.put(entry.off, event.delta)
 
@@ -187,13 +199,16 @@ class Transcript:
             case InputFailed():
                 self._settled_here.add(event.input_id)
             case TextMessageStart():
-                self._add(Message(event.message_id, event.role, seq), entry)
+                self._add(Message(event.message_id, event.role or "assistant", seq, streams=True), entry)
             case ReasoningMessageStart():
-                self._add(Message(event.message_id, event.role, seq), entry)
+                self._add(Message(event.message_id, "reasoning", seq, streams=True), entry)
             case ToolCallStart():
-                self._add(Message(event.tool_call_id, "tool_call", seq, name=event.tool_call_name), entry)
+                call = Message(event.tool_call_id, "tool_call", seq, name=event.tool_call_name, streams=True)
+                self._add(call, entry)
             case MessageSegment():
                 self._segment(event)
+            case MessageAttached():
+                self._attach(entry, event)
             case TextMessageEnd() | ReasoningMessageEnd():
                 self._end(event.message_id, seq)
             case ToolCallEnd():
@@ -216,9 +231,21 @@ class Transcript:
 
     def _add(self, message: Message, entry: Entry) -> Message:
         message.lane, message.run, message.by = entry.lane, entry.run, entry.by
-        self.messages.append(message)
-        self._by_id[message.id] = self._open[message.id] = message
+        if self._keep(message):
+            self._open[message.id] = message
         return message
+
+    def _keep(self, message: Message) -> bool:
+        """Whether it is new: one with an id that is there already is none."""
+        if message.id in self._by_id:
+            return False
+        self.messages.append(message)
+        self._by_id[message.id] = message
+        return True
+
+    def _streamed(self, id_: str) -> Message | None:
+        message = self._by_id.get(id_)
+        return message if message is not None and message.streams else None
 
     def _forget(self) -> None:
         self.messages.clear()
@@ -232,48 +259,48 @@ class Transcript:
                 if begun is not None and isinstance(text, str):
                     begun.put(begun.length, text)
                 continue
-            message = imported(seq, position, wire)
-            self.messages.append(message)
-            self._by_id[message.id] = message
+            self._keep(imported(seq, position, wire))
 
     def _add_applied(self, seq: int, entry: Entry, event: InputApplied, before: SessionState) -> None:
         queued = before.queued(event.input_id)
         if queued is None or event.input_id in self._settled_here:
             return
         self._settled_here.add(event.input_id)
-        message = self._add(Message(event.message_id, "user", seq), entry)
-        message.by = queued.by
+        message = Message(event.message_id, "user", seq, queued.by, entry.lane, entry.run)
+        message.attachments = queued.attachments
         message.put(0, queued.content)
-        self._end(message.id, seq)
+        message.end(seq)
+        self._keep(message)
 
     def _add_spoken(self, seq: int, entry: Entry, event: InputSent, before: SessionState) -> None:
         """An input to a lane that a human has is a message at once, if it was taken."""
-        if before.lane(MAIN_LANE).human is None or event.input_id in before.seen:
+        known = event.input_id in before.seen and before.planned(event.input_id) is None
+        if before.lane(MAIN_LANE).human is None or known:
             return
         fate = self.state.fate(event.input_id)
         if fate is not None and fate.status == "applied" and fate.seq == seq:
-            self._say(seq, QueuedInput(event.input_id, seq, entry.ts, entry.by, event.content), MAIN_LANE)
+            self._say(seq, inputs.as_sent(seq, entry, event), MAIN_LANE)
 
     def _say(self, seq: int, queued: QueuedInput, lane: str) -> None:
         """What the human who has the lane says stands where the agent's words would."""
         human = self.state.lane(lane).human
-        is_owner = human is not None and queued.by is not None and queued.by.id == human.id
+        by = queued.by
+        is_owner = human is not None and by is not None and (by.kind, by.id) == ("user", human.id)
         message = Message(message_id_of(queued.input_id), "assistant" if is_owner else "user", seq)
-        if message.id in self._by_id:
-            return
-        message.lane, message.by = lane, queued.by
+        message.lane, message.by, message.attachments = lane, queued.by, queued.attachments
         message.put(0, queued.content)
-        self.messages.append(message)
-        self._by_id[message.id] = message
         message.end(seq)
+        self._keep(message)
 
     def _add_result(self, seq: int, entry: Entry, event: ToolCallResult) -> None:
-        message = self._add(Message(event.message_id, "tool", seq, tool_call_id=event.tool_call_id), entry)
+        message = Message(event.message_id, "tool", seq, entry.by, entry.lane, entry.run)
+        message.tool_call_id = event.tool_call_id
         message.put(0, event.content if isinstance(event.content, str) else "")
-        self._end(message.id, seq)
+        message.end(seq)
+        self._keep(message)
 
     def _segment(self, event: MessageSegment) -> None:
-        message = self._by_id.get(event.message_id)
+        message = self._streamed(event.message_id)
         if message is None:
             return
         if event.text is not None:
@@ -281,8 +308,13 @@ class Transcript:
         if event.final and event.reason is not None:
             message.reason = event.reason
 
+    def _attach(self, entry: Entry, event: MessageAttached) -> None:
+        message = self._by_id.get(event.message_id)
+        if message is not None and message.lane == entry.lane:
+            message.attachments = (*message.attachments, *event.attachments)
+
     def _end(self, id_: str, seq: int) -> None:
-        message = self._by_id.get(id_)
+        message = self._streamed(id_)
         if message is not None:
             message.end(seq)
             self._open.pop(id_, None)

@@ -6,7 +6,7 @@ from typing import Any
 
 from broker.codec import by_to_wire
 from broker.session_config import config_to_wire
-from broker.state import Approval, Call, Cancel, Handoff, Lane, QueuedInput, Run, SessionState
+from broker.state import Approval, Call, Cancel, Handoff, Lane, QueuedInput, Run, ScheduledInput, SessionState
 
 
 def public_view(state: SessionState) -> dict[str, Any]:
@@ -19,6 +19,7 @@ def public_view(state: SessionState) -> dict[str, Any]:
         "lanes": {name: _lane(lane) for name, lane in state.lanes.items()},
         "runs": [_run(run) for run in state.runs.values()],
         "inputs": [_input(queued) for queued in state.inputs],
+        "scheduled": [_scheduled(planned) for planned in state.scheduled],
         "calls": [_call(call) for call in state.calls.values() if call.status == "open"],
         "approvals": [_approval(a) for a in state.approvals.values() if a.status == "pending"],
         "handoffs": [handoff_view(h) for h in state.handoffs.values() if h.status == "waiting"],
@@ -48,6 +49,7 @@ def _cancel(cancel: Cancel) -> dict[str, Any]:
 
 
 def _input(queued: QueuedInput) -> dict[str, Any]:
+    attachments = [dict(reference) for reference in queued.attachments]
     return {
         "inputId": queued.input_id,
         "seq": queued.seq,
@@ -57,6 +59,21 @@ def _input(queued: QueuedInput) -> dict[str, Any]:
         "mode": queued.mode,
         "lane": queued.lane,
         "parent": queued.parent,
+        **({"attachments": attachments} if attachments else {}),
+    }
+
+
+def _scheduled(planned: ScheduledInput) -> dict[str, Any]:
+    attachments = [dict(reference) for reference in planned.attachments]
+    return {
+        "inputId": planned.input_id,
+        "seq": planned.seq,
+        "ts": planned.ts,
+        "by": by_to_wire(planned.by),
+        "content": planned.content,
+        "at": planned.at,
+        "mode": planned.mode,
+        **({"attachments": attachments} if attachments else {}),
     }
 
 

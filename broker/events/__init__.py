@@ -40,6 +40,8 @@ from broker.events.owners import (
     HandoffRequested,
     InputApplied,
     InputFailed,
+    InputUnscheduled,
+    MessageAttached,
     MessageSegment,
     RunCacheable,
     RunDropped,
@@ -47,6 +49,7 @@ from broker.events.owners import (
     RunTakenOver,
     SessionOwner,
     SessionStateChanged,
+    StepRecorded,
     ToolFailed,
     ToolLapsed,
     ToolRequested,
@@ -56,6 +59,7 @@ from broker.events.people import (
     ApprovalRevoked,
     HandoffReturned,
     InputCancelRequested,
+    InputScheduled,
     InputSent,
     MessagesImported,
     RunCancelRequested,
@@ -87,7 +91,10 @@ __all__ = [
     "InputApplied",
     "InputCancelRequested",
     "InputFailed",
+    "InputScheduled",
     "InputSent",
+    "InputUnscheduled",
+    "MessageAttached",
     "MessageSegment",
     "MessagesImported",
     "OtherEvent",
@@ -111,6 +118,7 @@ __all__ = [
     "SessionStateChanged",
     "SessionUpdated",
     "StepFinished",
+    "StepRecorded",
     "StepStarted",
     "TextMessageContent",
     "TextMessageEnd",
@@ -132,12 +140,15 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """Who wrote an entry: a user, an agent, or the system itself. `roles` are those of a user's token."""
+    """Who wrote an entry: a user, an agent, or the system itself. `roles` are those of a user's token; `version` is that of
+    the agent, if its worker names one.
+    """
 
     kind: str
     id: str
     name: str | None = None
     roles: tuple[str, ...] = ()
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +161,7 @@ class OtherEvent:
 
 Event = (
     InputSent
+    | InputScheduled
     | InputCancelRequested
     | RunCancelRequested
     | ToolClaimed
@@ -167,6 +179,7 @@ Event = (
     | SessionOwner
     | InputApplied
     | InputFailed
+    | InputUnscheduled
     | RunStarted
     | RunTakenOver
     | RunCacheable
@@ -184,6 +197,7 @@ Event = (
     | SessionStateChanged
     | StepStarted
     | StepFinished
+    | StepRecorded
     | TextMessageStart
     | TextMessageContent
     | TextMessageEnd
@@ -195,6 +209,7 @@ Event = (
     | ToolCallEnd
     | ToolCallResult
     | MessageSegment
+    | MessageAttached
     | OtherEvent
 )
 

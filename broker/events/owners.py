@@ -17,7 +17,8 @@ class SessionOwner:
     """Who writes in the lane from this entry on; its sequence is the fence.
 
     `kind` is "agent", "user" (a human has taken the lane) or "none" (a release). `can` says what the agent takes:
-    "inject" for inputs in the middle of a run.
+    "inject" for inputs in the middle of a run. `job` is the place in the queue of the job by which a worker claims: of
+    several jobs for one lane it is the one that counts.
     """
 
     TYPE: ClassVar[str] = "session.owner"
@@ -25,6 +26,7 @@ class SessionOwner:
     kind: str
     id: str = ""
     can: Sequence[str] | None = None
+    job: int | None = None
     extra: Extra = field(default_factory=no_extra)
 
 
@@ -46,6 +48,25 @@ class InputFailed:
     TYPE: ClassVar[str] = "input.failed"
     input_id: str
     code: str
+    extra: Extra = field(default_factory=no_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class InputUnscheduled:
+    """The lane's agent takes back an input that is scheduled, its own or somebody's."""
+
+    TYPE: ClassVar[str] = "input.unscheduled"
+    input_id: str
+    extra: Extra = field(default_factory=no_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class MessageAttached:
+    """A message of the lane has these attachments, beside those that it has (references, as in `input.sent`)."""
+
+    TYPE: ClassVar[str] = "message.attached"
+    message_id: str
+    attachments: Sequence[Mapping[str, Any]]
     extra: Extra = field(default_factory=no_extra)
 
 
@@ -138,6 +159,23 @@ class ToolLapsed:
     TYPE: ClassVar[str] = "tool.lapsed"
     tool_call_id: str
     claim_id: str
+    extra: Extra = field(default_factory=no_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecorded:
+    """A step of the lane's run has come to its end, and a new attempt of the run need not do it again.
+
+    `result` is any JSON; clients are given the event without it. `error` is the type of what the step raised, if it did.
+    `asked` is a digest of what it was called with.
+    """
+
+    TYPE: ClassVar[str] = "step.recorded"
+    step_id: str
+    name: str
+    result: Any = None
+    error: str | None = None
+    asked: str | None = None
     extra: Extra = field(default_factory=no_extra)
 
 

@@ -14,18 +14,38 @@ class InputSent:
     """A participant's message, for the agent; `input_id` is the client's and counts once in the session's life.
 
     `mode` says what becomes of it while a run is active (`broker.session_config.ON_BUSY`); None: what the session says.
+    `attachments` are references (`broker.attachments.Attachment.reference`). `at` is set where the input was scheduled
+    before and is due now: the time that it was scheduled for.
     """
 
     TYPE: ClassVar[str] = "input.sent"
     input_id: str
     content: str
     mode: str | None = None
+    attachments: Sequence[Mapping[str, Any]] | None = None
+    at: int | None = None
+    extra: Extra = field(default_factory=no_extra)
+
+
+@dataclass(frozen=True, slots=True)
+class InputScheduled:
+    """An input that is to be sent at `at` (ms since 1970), by whoever wrote this: a participant, or a lane's owner.
+
+    All else as in `InputSent`, which follows when it is due.
+    """
+
+    TYPE: ClassVar[str] = "input.scheduled"
+    input_id: str
+    content: str
+    at: int
+    mode: str | None = None
+    attachments: Sequence[Mapping[str, Any]] | None = None
     extra: Extra = field(default_factory=no_extra)
 
 
 @dataclass(frozen=True, slots=True)
 class InputCancelRequested:
-    """A queued input is taken back by its sender or an admin."""
+    """An input that waits, or is scheduled, is taken back by its sender or an admin."""
 
     TYPE: ClassVar[str] = "input.cancel.requested"
     input_id: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from broker.events import Entry, HandoffReturned, InputApplied, InputFailed, InputSent, Participant, RunRequested
+from broker.fold import schedule
 from broker.fold.approvals import cancel_pending
 from broker.fold.change import end_input, remember_fate
 from broker.fold.runs import cancel
@@ -18,12 +19,18 @@ OVERTAKING = ("interrupt", "rollback")
 
 def sent(state: SessionState, seq: int, entry: Entry, event: InputSent) -> SessionState:
     """A participant's input: queued, applied at once (a human has the lane), or refused."""
-    if event.input_id in state.seen:
+    planned = state.planned(event.input_id)
+    due = planned if planned is not None and planned.at == event.at else None
+    if event.input_id in state.seen and due is None:
         return state
-    state = replace(state, seen=state.seen.add(event.input_id))
+    state = replace(state, seen=state.seen.add(event.input_id)) if due is None else state
     mode = event.mode if event.mode in ON_BUSY else state.config.on_busy
-    queued = QueuedInput(event.input_id, seq, entry.ts, entry.by, event.content, trace=entry.trace)
-    code = _refusal(state, queued, mode)
+    queued = as_sent(seq, entry, event)
+    code = _refusal(state, queued, mode, is_new=due is None)
+    if due is not None:
+        if code in schedule.WAITS_FOR:
+            return state
+        state = schedule.without(state, due)
     if code is not None:
         return remember_fate(state, InputFate(event.input_id, seq, "refused", code))
     if state.config.approval_on_input == "cancel":
@@ -33,10 +40,18 @@ def sent(state: SessionState, seq: int, entry: Entry, event: InputSent) -> Sessi
     return _taken(state, queued, mode)
 
 
-def _refusal(state: SessionState, queued: QueuedInput, mode: str) -> str | None:
-    """Why an input is not taken, None if it is."""
+def as_sent(seq: int, entry: Entry, event: InputSent) -> QueuedInput:
+    """The input as its sender wants it."""
+    attachments = tuple(event.attachments or ())
+    return QueuedInput(
+        event.input_id, seq, entry.ts, entry.by, event.content, trace=entry.trace, attachments=attachments
+    )
+
+
+def _refusal(state: SessionState, queued: QueuedInput, mode: str, *, is_new: bool) -> str | None:
+    """Why an input is not taken, None if it is. One that was scheduled is not new: its id has been seen."""
     config, roles = state.config, _roles(queued.by)
-    if len(state.seen) > MAX_INPUTS:
+    if is_new and len(state.seen) > MAX_INPUTS:
         return "session_full"
     if state.closed:
         return "session_closed"
@@ -118,7 +133,9 @@ def failed(state: SessionState, event: InputFailed) -> SessionState:
 
 def taken_back(state: SessionState, input_id: str, by: Participant | None) -> SessionState:
     queued = state.queued(input_id)
-    return state if queued is None else end_input(state, queued, "cancelled", by=by)
+    if queued is None:
+        return schedule.taken_back(state, input_id, by)
+    return end_input(state, queued, "cancelled", by=by)
 
 
 def requested(state: SessionState, seq: int, entry: Entry, event: RunRequested) -> SessionState:

@@ -12,20 +12,22 @@ from broker.events import (
     RunStarted,
     RunTakenOver,
     SessionStateChanged,
+    StepRecorded,
 )
+from broker.fold import schedule
 from broker.fold.approvals import forget_run as forget_approvals
 from broker.fold.change import end_input, remember_ended, with_lane, with_run
 from broker.fold.handoffs import forget_run as forget_handoffs
 from broker.fold.tools import forget_run as forget_calls
-from broker.state import Cancel, Ended, Run, SessionState
-from broker.subjects import run_id_of
+from broker.state import MAX_STEPS, Cancel, Ended, Run, SessionState, Step
+from broker.subjects import input_id_of, run_id_of
 
 
 def started(state: SessionState, seq: int, entry: Entry, lane_name: str, event: RunStarted) -> SessionState:
     lane = state.lane(lane_name)
     if lane.run is not None or event.run_id in state.runs:
         return state
-    input_id = event.run_id.removeprefix("run_")
+    input_id = input_id_of(event.run_id)
     queued, fate = state.queued(input_id), state.fate(input_id)
     cancelled = Cancel("immediate", fate.by) if fate is not None and fate.status == "cancelled" else None
     run = Run(event.run_id, lane_name, input_id, seq, cancel=cancelled, trace=entry.trace, since=entry.ts)
@@ -42,6 +44,14 @@ def taken_over(state: SessionState, entry: Entry, lane_name: str, event: RunTake
     return with_run(state, replace(run, attempt=event.attempt, trace=entry.trace, since=entry.ts))
 
 
+def step_recorded(state: SessionState, seq: int, lane_name: str, event: StepRecorded) -> SessionState:
+    run = state.lane_run(lane_name)
+    if run is None or event.step_id in run.steps or len(run.steps) >= MAX_STEPS:
+        return state
+    step = Step(seq, event.name, event.error, event.asked)
+    return with_run(state, replace(run, steps={**run.steps, event.step_id: step}))
+
+
 def cancel_requested(state: SessionState, event: RunCancelRequested, by: Participant | None) -> SessionState:
     """Of a run that runs, or of one that waits in the queue: then it never starts."""
     if by is not None and not state.config.allows_cancel(by.roles):
@@ -51,7 +61,9 @@ def cancel_requested(state: SessionState, event: RunCancelRequested, by: Partici
     if run is not None:
         return cancel(state, run, Cancel(mode, by))
     waiting = next((i for i in state.inputs if run_id_of(i.input_id) == event.run_id), None)
-    return state if waiting is None else end_input(state, waiting, "cancelled", by=by)
+    if waiting is None:
+        return schedule.taken_back(state, input_id_of(event.run_id), by)
+    return end_input(state, waiting, "cancelled", by=by)
 
 
 def cancel(state: SessionState, run: Run, wish: Cancel) -> SessionState:

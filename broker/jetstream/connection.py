@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,28 +23,18 @@ from nats.aio.subscription import Subscription
 from prometheus_client import CollectorRegistry
 
 from broker.config import NatsSettings
-from broker.errors import LogFull, TopologyError, Unavailable
-from broker.jetstream.tls import StrictClient, tls_context
+from broker.errors import NotPermitted, Unavailable
+from broker.jetstream.answers import ServerRefused, answer_of, raise_for
+from broker.jetstream.client import LiveClient, LiveHandler
+from broker.jetstream.refusals import Refusals, fail
 from broker.metrics import LogMetrics
 
 _log = structlog.get_logger("antiphon.nats")
 
 MessageHandler = Callable[[Msg], Awaitable[None]]
 
-_STORAGE_FULL = frozenset({10047, 10023, 10028, 10077})
-"""Insufficient storage, insufficient resources, resources exceeded for the account, maximum exceeded."""
-_NO_STREAM = frozenset({10059})
-_TRANSIENT = frozenset({10008, 10009, 10039, 10076, 10118})
-"""System unavailable, cluster without a leader, JetStream not (yet) enabled, stream offline, and such."""
-
-
-class ServerRefused(Exception):
-    """JetStream refused a request; `code` is its `err_code`."""
-
-    def __init__(self, code: int, description: str) -> None:
-        self.code = code
-        self.description = description
-        super().__init__(f"{description} ({code})")
+_CANCEL_AGAIN_S = 0.1
+_INBOX_HINT = "set ANTIPHON_NATS_INBOX to the prefix that its user has, and start it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +51,25 @@ class Connection:
     It may be entered while NATS is away: operations raise Unavailable until it is there. `on_disturbed` callbacks
     are called after a reconnect (with None) and when messages may have been lost on one subscription (with it).
 
-    Making one raises ConfigError if a certificate cannot be used.
+    Making one raises ConfigError if a certificate or a credential cannot be used.
     """
 
     def __init__(self, settings: NatsSettings, *, name: str, metrics: LogMetrics | None = None) -> None:
         self._settings = settings
         self._name = name
         self.metrics = metrics or LogMetrics(CollectorRegistry())
-        self._nc = StrictClient()
+        self._nc = LiveClient(settings)
         self._waiting: dict[str, asyncio.Future[Any]] = {}
-        self._queues: dict[str, asyncio.Queue[Msg]] = {}
+        self._queues: dict[str, asyncio.Queue[Msg | NotPermitted]] = {}
         self._token = 0
         self._inbox = ""
+        self._has_inbox = True
         self._tasks = asyncio.TaskGroup()
         self._connecting: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._listeners: set[Callable[[Subscription | None], None]] = set()
         self._watchers: list[Callable[[bool], None]] = []
-        self._tls = tls_context(settings)
+        self.refusals = Refusals(self.metrics)
         self.last_error: str = "not connected yet"
 
     async def __aenter__(self) -> Self:
@@ -91,14 +83,19 @@ class Connection:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         assert self._connecting is not None
-        self._connecting.cancel()
+        while not self._connecting.done():
+            # nats-py loses a cancellation now and then, and would go on connecting for ever.
+            self._connecting.cancel()
+            await asyncio.wait({self._connecting}, timeout=_CANCEL_AGAIN_S)
         try:
             await self._tasks.__aexit__(exc_type, exc, tb)
         finally:
             self._ready.clear()
-            self._fail_waiting("the connection is closed")
+            self._fail_waiting(Unavailable("the connection is closed"))
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(self._nc.close(), 2)
+                # A task of its own: nats-py's `close` may end in a cancellation that was meant for its last connection.
+                async with asyncio.timeout(2), asyncio.TaskGroup() as closing:
+                    closing.create_task(self._nc.close())
 
     @property
     def connected(self) -> bool:
@@ -112,6 +109,11 @@ class Connection:
     async def wait_connected(self) -> None:
         """Returns when NATS is there. Safe to cancel."""
         await self._ready.wait()
+
+    @property
+    def inbox_prefix(self) -> str:
+        """What the subjects begin with that answers come to."""
+        return self._settings.nats_inbox
 
     @property
     def ack_timeout_s(self) -> float:
@@ -132,12 +134,12 @@ class Connection:
     ) -> Ack:
         """Publishes to a stream and returns when it is stored.
 
-        Raises Unavailable when nothing is known of the outcome, LogFull, or ServerRefused. Cancelling leaves the
-        outcome unknown.
+        Raises Unavailable when nothing is known of the outcome, LogFull, NotPermitted, or ServerRefused. Cancelling
+        leaves the outcome unknown.
         """
         msg = await self.request(subject, body, headers, timeout_s=timeout_s)
-        answer = _json(msg)
-        _raise_for(answer)
+        answer = answer_of(msg)
+        raise_for(answer)
         seq = answer.get("seq")
         if not isinstance(seq, int):
             raise Unavailable(
@@ -146,28 +148,47 @@ class Connection:
         return Ack(seq, bool(answer.get("duplicate")))
 
     async def request(
-        self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, *, timeout_s: float | None = None
+        self,
+        subject: str,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+        *,
+        timeout_s: float | None = None,
+        again_s: float | None = None,
     ) -> Msg:
-        """One answer to one message. Raises Unavailable when none comes in time or nobody listens."""
+        """One answer to one message. Raises Unavailable when none comes in time or nobody listens, NotPermitted.
+
+        With `again_s` the message is sent again after so long without an answer, for questions that change nothing: what
+        was lost with a leader is answered by its heir.
+        """
         self._require_connected()
         future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        refusal = self.refusals.begin(subject, partial(fail, future))
         with self._awaiting(future) as reply:
             try:
                 async with asyncio.timeout(timeout_s or self._settings.ack_timeout_s):
                     await self._send(subject, body, headers, reply)
+                    while again_s is not None and not (await asyncio.wait({future}, timeout=again_s))[0]:
+                        await self._send(subject, body, headers, reply)
                     msg = await future
             except TimeoutError:
                 raise Unavailable("NATS did not answer in time; the outcome is not known") from None
+            finally:
+                self.refusals.end(refusal)
         if msg.headers and msg.headers.get("Status") == "503":
             raise Unavailable("no NATS server answers for this subject (no leader, or no stream)")
         return msg
 
-    async def api(self, operation: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """A JetStream API call. Raises ServerRefused with the server's error code, Unavailable, LogFull."""
-        payload = b"" if body is None else orjson.dumps(body)
-        msg = await self.request(f"$JS.API.{operation}", payload)
-        answer = _json(msg)
-        _raise_for(answer)
+    async def api(
+        self, operation: str, body: Mapping[str, Any] | None = None, *, again_s: float | None = None
+    ) -> dict[str, Any]:
+        """A JetStream API call. Raises ServerRefused with the server's error code, Unavailable, LogFull, NotPermitted."""
+        return await self.call(f"$JS.API.{operation}", b"" if body is None else orjson.dumps(body), again_s=again_s)
+
+    async def call(self, subject: str, body: bytes = b"", *, again_s: float | None = None) -> dict[str, Any]:
+        """A question whose answer is JSON; `again_s` as for `request`. Raises as `api` does."""
+        answer = answer_of(await self.request(subject, body, again_s=again_s))
+        raise_for(answer)
         return answer
 
     async def purge(self, stream: str, subjects: str, before: int | None = None) -> None:
@@ -181,12 +202,12 @@ class Connection:
             raise Unavailable(f"NATS refused to delete: {error.description}") from error
 
     @contextlib.contextmanager
-    def inbox(self) -> Iterator[tuple[str, asyncio.Queue[Msg]]]:
+    def inbox(self) -> Iterator[tuple[str, asyncio.Queue[Msg | NotPermitted]]]:
         """A reply subject for answers that are many, and where they come; as many as the request asked for."""
         self._require_connected()
         self._token += 1
         token = str(self._token)
-        queue: asyncio.Queue[Msg] = asyncio.Queue()
+        queue: asyncio.Queue[Msg | NotPermitted] = asyncio.Queue()
         self._queues[token] = queue
         try:
             yield f"{self._inbox}.{token}", queue
@@ -214,8 +235,22 @@ class Connection:
                 subject, cb=handler, pending_msgs_limit=max_messages, pending_bytes_limit=max_bytes
             )
 
+    async def subscribe_live(self, subject: str, handler: LiveHandler) -> Subscription:
+        """A core subscription whose handler is called with bytes, without a queue between. Raises Unavailable."""
+        self._require_connected()
+        with _translated():
+            return await self._nc.subscribe_live(subject, handler)
+
+    async def confirm(self, sub: Subscription) -> None:
+        """Returns when the server has taken in a subscription. Raises NotPermitted, and ends it; Unavailable."""
+        await self.flush()
+        if (refusal := self.refusals.of_subscription(sub)) is not None:
+            await self.unsubscribe(sub)
+            raise refusal
+
     async def unsubscribe(self, sub: Subscription) -> None:
         """Ends a subscription; does nothing if the connection is gone."""
+        self.refusals.forget(sub)
         with contextlib.suppress(nats.errors.Error, ConnectionError):
             await sub.unsubscribe()
 
@@ -265,11 +300,11 @@ class Connection:
         self.last_error = ""
         self._ready.set()
         self._announce(True)
-        _log.info("connected", server=str(self._nc.connected_url.netloc if self._nc.connected_url else ""))
+        _log.info("connected", server=self.server_info.get("server_name", ""))
 
     def _options(self) -> dict[str, Any]:
         s = self._settings
-        options: dict[str, Any] = {
+        return {
             "servers": [url.strip() for url in s.nats_url.split(",")],
             "name": self._name,
             "allow_reconnect": True,
@@ -280,15 +315,11 @@ class Connection:
             "max_outstanding_pings": 2,
             # A write that waits in a buffer through a reconnect arrives after its fence has gone: never buffer.
             "pending_size": 0,
+            "inbox_prefix": s.nats_inbox,
             "error_cb": self._on_error,
             "disconnected_cb": self._on_disconnected,
             "reconnected_cb": self._on_reconnected,
-        }
-        if s.nats_credentials:
-            options["user_credentials"] = s.nats_credentials
-        if self._tls is not None:
-            options["tls"] = self._tls
-        return options
+        } | self._nc.credentials()
 
     async def _on_answer(self, msg: Msg) -> None:
         token = msg.subject.rpartition(".")[2]
@@ -305,12 +336,24 @@ class Connection:
             _log.warning("slow consumer: messages dropped, checking against the log")
             self._tell(error.sub)
             return
+        if self._refused(str(error)):
+            return
         self.last_error = _reason(error)
+
+    def _refused(self, text: str) -> bool:
+        """Whether this is about permissions; then whoever waits for what was refused has been told."""
+        refusal = self.refusals.take(text, self._nc._subs.values())  # noqa: SLF001 (nats-py does not say which one it was)
+        if refusal is not None and refusal.subject == f"{self._inbox}.*":
+            self._has_inbox = False
+            self._fail_waiting(self._no_inbox())
+        return refusal is not None
 
     async def _on_disconnected(self) -> None:
         if not self._nc.is_closed:
             _log.warning("NATS is away", reason=self.last_error or "connection lost")
-        self._fail_waiting("NATS went away; the outcome is not known")
+        self._fail_waiting(Unavailable("NATS went away; the outcome is not known"))
+        self.refusals.clear()
+        self._has_inbox = True
         self._announce(False)
 
     async def _on_reconnected(self) -> None:
@@ -340,14 +383,18 @@ class Connection:
         for watcher in self._watchers:
             watcher(connected)
 
-    def _fail_waiting(self, why: str) -> None:
+    def _fail_waiting(self, error: Unavailable) -> None:
         for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(Unavailable(why))
+            fail(future, error)
+
+    def _no_inbox(self) -> NotPermitted:
+        return NotPermitted("subscribe", f"{self._inbox}.*", _INBOX_HINT)
 
     def _require_connected(self) -> None:
         if not self.connected:
             raise Unavailable(f"NATS is away: {self.last_error or 'reconnecting'}")
+        if not self._has_inbox:
+            raise self._no_inbox()
 
     async def _send(self, subject: str, body: bytes, headers: Mapping[str, str] | None, reply: str) -> None:
         with _translated():
@@ -367,28 +414,3 @@ def _translated() -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:200]
-
-
-def _json(msg: Msg) -> dict[str, Any]:
-    try:
-        answer = orjson.loads(msg.data)
-    except orjson.JSONDecodeError:
-        raise Unavailable("NATS gave an answer that is not JSON") from None
-    if not isinstance(answer, dict):
-        raise Unavailable("NATS gave an answer that is not an object")
-    return answer
-
-
-def _raise_for(answer: dict[str, Any]) -> None:
-    error = answer.get("error")
-    if error is None:
-        return
-    code = int(error.get("err_code", 0))
-    description = str(error.get("description", "refused"))
-    if code in _STORAGE_FULL and "per subject" not in description:
-        raise LogFull(f"the log's storage is full ({description}): free space or raise the server's storage limit")
-    if code in _NO_STREAM:
-        raise TopologyError("the stream does not exist: run `antiphon topology apply`")
-    if code in _TRANSIENT or (code == 0 and int(error.get("code", 0)) == 503):
-        raise Unavailable(f"JetStream is not ready: {description}")
-    raise ServerRefused(code, description)

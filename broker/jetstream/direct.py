@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 
-from broker.errors import Unavailable
+from broker.errors import NotPermitted, Unavailable
 from broker.jetstream.connection import Connection
 from broker.tail import StoredEntry
 
 
+class TooManySubjects(Exception):
+    """The last messages of so many subjects are not given at once: the servers' limit is 1,024."""
+
+
 async def read_batch(connection: Connection, stream: str, query: bytes) -> tuple[list[StoredEntry], bool]:
-    """What a batched direct get answers, and whether that was all. Raises Unavailable."""
+    """What a batched direct get answers, and whether that was all. Raises Unavailable, NotPermitted, TooManySubjects."""
     entries: list[StoredEntry] = []
-    with connection.inbox() as (reply, answers):
-        await connection.send(f"$JS.API.DIRECT.GET.{stream}", query, reply=reply)
+    subject = f"$JS.API.DIRECT.GET.{stream}"
+    with connection.inbox() as (reply, answers), connection.refusals.of(subject, answers.put_nowait):
+        await connection.send(subject, query, reply=reply)
         try:
             async with asyncio.timeout(connection.ack_timeout_s):
                 while True:
-                    headers = (msg := await answers.get()).headers or {}
+                    msg = await answers.get()
+                    if isinstance(msg, NotPermitted):
+                        raise msg
+                    headers = msg.headers or {}
                     match headers.get("Status"):
                         case None:
                             seq = int(headers["Nats-Sequence"])
@@ -27,6 +35,8 @@ async def read_batch(connection: Connection, stream: str, query: bytes) -> tuple
                             return entries, headers.get("Nats-Num-Pending", "0") == "0"
                         case "404":
                             return entries, True
+                        case "413":
+                            raise TooManySubjects
                         case status:
                             raise Unavailable(f"the log cannot be read: {headers.get('Description') or status}")
         except TimeoutError:

@@ -12,9 +12,11 @@ import orjson
 
 from broker.errors import Unavailable
 from broker.interfaces import Noted
-from broker.jetstream.connection import Connection, ServerRefused
+from broker.jetstream.answers import ServerRefused
+from broker.jetstream.connection import Connection
 from broker.jetstream.direct import read_batch
 from broker.jetstream.topology import INDEX_STREAM
+from broker.subjects import session_key, split_key
 
 NOTES_MAX = 10_000
 """Sessions of one user (or role) that a listing looks at; beyond that, the oldest are left out."""
@@ -54,12 +56,16 @@ class JetStreamDirectory:
                 found[stored.subject.rsplit(".", 1)[1]] = position
         return sorted(found, key=lambda session: found[session], reverse=True)[:limit]
 
-    async def noted(self, kind: str, whose: str, before: int | None, limit: int) -> list[Noted]:
+    async def noted(self, kind: str, whose: str, before: int | None, limit: int, tenant: str = "") -> list[Noted]:
         """The newest notes before note `before`, newest first. Raises Unavailable."""
         found: list[Noted] = []
         position = 0
         while True:
-            body = {"seq": position + 1, "next_by_subj": _subject(kind, whose, "*"), "batch": _BATCH}
+            body = {
+                "seq": position + 1,
+                "next_by_subj": _subject(kind, whose, session_key(tenant, "*")),
+                "batch": _BATCH,
+            }
             page, end = await read_batch(self._connection, INDEX_STREAM, orjson.dumps(body))
             for stored in page:
                 position = stored.seq
@@ -71,6 +77,9 @@ class JetStreamDirectory:
                 return found[::-1][:limit]
 
 
-def _subject(kind: str, whose: str, session: str) -> str:
-    # Ids of users and roles are any text: a subject holds a hash of them.
-    return f"idx.{kind}.{hashlib.blake2b(whose.encode(), digest_size=12).hexdigest()}.{session}"
+def _subject(kind: str, whose: str, key: str) -> str:
+    # Ids of users and roles are any text: a subject holds a hash of them. They hold no NUL, and are each tenant's own.
+    tenant, _ = split_key(key)
+    named = f"{tenant}\0{whose}" if tenant else whose
+    session = "*" if key.endswith("*") else key
+    return f"idx.{kind}.{hashlib.blake2b(named.encode(), digest_size=12).hexdigest()}.{session}"

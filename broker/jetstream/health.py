@@ -8,20 +8,26 @@ from collections.abc import Callable
 
 from broker.config import LogSettings
 from broker.errors import LogError
+from broker.jetstream.access import lacking, said_of
 from broker.jetstream.connection import Connection
 from broker.jetstream.log import JetStreamLog
 from broker.jetstream.topology import Topology
+from broker.permissions import Role
 
 _CHECK_EVERY_S = 30.0
 _TIMEOUT_S = 2.0
 
 
 class JetStreamHealth:
-    """Asks NATS each time, and compares the topology at most every 30 s, or until it is right."""
+    """Asks NATS each time; compares the topology, and what its user may do as `role`, every 30 s, or until it is right."""
 
-    def __init__(self, connection: Connection, log: JetStreamLog, settings: LogSettings) -> None:
+    def __init__(
+        self, connection: Connection, log: JetStreamLog, settings: LogSettings, role: Role | None = None
+    ) -> None:
         self._connection = connection
         self._log = log
+        self._settings = settings
+        self._role = role
         self._topology = Topology(connection, settings)
         self._good_until = 0.0
 
@@ -39,10 +45,20 @@ class JetStreamHealth:
                     await self._connection.api("INFO")
                     return []
                 drift = await self._topology.check_shape()
+                lacks = await self._lacks()
         except TimeoutError:
             return ["NATS does not answer in time"]
         except LogError as error:
             return [str(error)]
-        if not drift:
+        if not drift and not lacks:
             self._good_until = time.monotonic() + _CHECK_EVERY_S
-        return [f"{item} (`antiphon topology apply` mends it)" for item in drift]
+        return [*(f"{item} (`antiphon topology apply` mends it)" for item in drift), *lacks]
+
+    async def _lacks(self) -> list[str]:
+        if self._role is None:
+            return []
+        lacks = await lacking(self._connection, self._role, self._log.partitions, self._settings.pool_names)
+        if lacks is None:
+            # Each time would be one more refusal, which is counted.
+            self._role = None
+        return [said_of(lacks)] if lacks else []

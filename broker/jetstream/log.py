@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from types import TracebackType
@@ -16,27 +16,28 @@ import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from broker.codec import encode
+from broker.codec import decode_at, encode
 from broker.config import LogSettings
-from broker.errors import CodecError, LogFull, TopologyError, Unavailable, WrongSequence
+from broker.errors import CodecError, LogFull, NotPermitted, TopologyError, Unavailable, WrongSequence
 from broker.events import Entry, Participant, SessionOwner
 from broker.interfaces import Of, Stored
-from broker.jetstream.connection import Ack, Connection, ServerRefused
+from broker.jetstream.alarms import forget_alarms
+from broker.jetstream.answers import CONTENDED, NO_MESSAGE, WRONG_LAST_SEQUENCE, ServerRefused
+from broker.jetstream.attachments import forget_before as forget_attachments
+from broker.jetstream.connection import Ack, Connection
 from broker.jetstream.direct import read_batch
+from broker.jetstream.gate import Gate
 from broker.jetstream.tailing import JetStreamTail
 from broker.jetstream.topology import refuse_newer_format, stored_partitions
-from broker.subjects import SessionSubjects
+from broker.subjects import SessionSubjects, place_of
 from broker.tail import StoredEntry
 
 _log = structlog.get_logger("antiphon.log")
 
-_WRONG_LAST_SEQUENCE = 10071
-_CONTENDED = 10164
-"""A write with the same expectation is in flight: retry. It does not say that the expectation failed."""
-_NO_MESSAGE = 10037
 _CONTENDED_WAIT_S = 0.002
 _STALE_WAIT_S = 0.02
-_PAGE_BYTES = 1 << 20
+_ASK_AGAIN_S = 0.5
+"""Nobody answers a question to a leader that has just died. Asked again, the next one does as soon as there is one."""
 _RETRY_MIN_S, _RETRY_MAX_S = 0.02, 1.0
 
 
@@ -53,7 +54,8 @@ class JetStreamLog:
         self._partitions = settings.partitions
         self._partitions_known = False
         self._epochs: dict[str, str] = {}
-        self._gates: dict[str, asyncio.Semaphore] = {}
+        self._gates: dict[str, Gate] = {}
+        self._gate = Gate(settings.catchup_reads)
         self._tails: dict[str, set[JetStreamTail]] = {}
         self._advisories: Subscription | None = None
         self._forget: Callable[[], None] | None = None
@@ -70,8 +72,8 @@ class JetStreamLog:
         if self._advisories is not None:
             await self._connection.unsubscribe(self._advisories)
 
-    async def prepare(self) -> None:
-        """Reads the number of partitions and starts to listen for new stream leaders.
+    async def prepare(self, *, follow: bool = True) -> None:
+        """Reads the number of partitions and, to `follow` sessions, starts to listen for new stream leaders.
 
         Needed once before sessions are used; calling it again costs nothing. Raises Unavailable, TopologyError.
         """
@@ -81,7 +83,7 @@ class JetStreamLog:
             if stored is None:
                 raise TopologyError("the streams do not exist yet: run `antiphon topology apply`")
             self._partitions, self._partitions_known = stored, True
-        if self._advisories is None:
+        if follow and self._advisories is None:
             subject = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.>"
             self._advisories = await self._connection.subscribe(subject, self._on_new_leader)
 
@@ -96,16 +98,20 @@ class JetStreamLog:
             raise Unavailable("NATS has not been reached yet")
         return self._partitions
 
-    def subjects(self, session: str) -> SessionSubjects:
-        return SessionSubjects.of(session, self.partitions)
+    def subjects(self, key: str) -> SessionSubjects:
+        return SessionSubjects.of(key, self.partitions)
 
     # --- reading -------------------------------------------------------------------------------------------------
+
+    def reads_waiting(self, subjects: SessionSubjects) -> int:
+        gate = self._gates.get(subjects.stream)
+        return self._gate.waiting + (0 if gate is None else gate.waiting)
 
     async def epoch(self, subjects: SessionSubjects) -> str:
         known = self._epochs.get(subjects.stream)
         if known is None:
-            created = (await self._connection.api(f"STREAM.INFO.{subjects.stream}"))["created"]
-            known = self._epochs[subjects.stream] = _epoch_of(created)
+            info = await self._connection.api(f"STREAM.INFO.{subjects.stream}", again_s=_ASK_AGAIN_S)
+            known = self._epochs[subjects.stream] = _epoch_of(info["created"])
         return known
 
     async def head(self, subjects: SessionSubjects, of: Of = Of.EVERYTHING) -> StoredEntry | None:
@@ -115,6 +121,10 @@ class JetStreamLog:
         self, subjects: SessionSubjects, after: int, of: Of = Of.EVERYTHING
     ) -> tuple[list[StoredEntry], bool]:
         return await self._page(subjects, _filter(subjects, of), after)
+
+    async def last_input(self, subjects: SessionSubjects) -> int:
+        last = await self._last_on(subjects, subjects.inputs)
+        return 0 if last is None else last.seq
 
     async def read_deltas(self, subjects: SessionSubjects, lane: str, after: int) -> tuple[list[StoredEntry], bool]:
         # Whoever takes a run over goes on where the text ends, so a replica that lags must not cut it short.
@@ -133,13 +143,23 @@ class JetStreamLog:
     async def holds(self, subjects: SessionSubjects, seq: int) -> bool:
         return await self._get(subjects, {"seq": seq}) is not None
 
-    async def read_checkpoint(self, subjects: SessionSubjects) -> bytes | None:
+    async def lasts(self, subjects: SessionSubjects, seq: int) -> Mapping[str, int] | None:
+        """The last record on each of the session's subjects up to record `seq`, of any copy of the log that has that one;
+        None if the copy that was asked does not have it (yet, or any more). Raises Unavailable, TooManySubjects.
+        """
+        query = orjson.dumps({"multi_last": [subjects.records], "up_to_seq": seq})
+        entries, _ = await read_batch(self._connection, subjects.stream, query)
+        found = {entry.subject: entry.seq for entry in entries}
+        return found if seq in found.values() else None
+
+    async def read_checkpoint(self, subjects: SessionSubjects) -> StoredEntry | None:
         msg = await self._connection.request(
             f"$JS.API.DIRECT.GET.{subjects.stream}", orjson.dumps({"last_by_subj": subjects.checkpoint})
         )
-        if msg.headers and msg.headers.get("Status"):
+        headers = msg.headers or {}
+        if headers.get("Status"):
             return None
-        return bytes(msg.data)
+        return StoredEntry(int(headers["Nats-Sequence"]), subjects.checkpoint, bytes(msg.data))
 
     @asynccontextmanager
     async def tail(self, subjects: SessionSubjects, after: int, of: Of = Of.EVERYTHING) -> AsyncIterator[JetStreamTail]:
@@ -158,31 +178,37 @@ class JetStreamLog:
     async def _get(self, subjects: SessionSubjects, query: dict[str, object]) -> StoredEntry | None:
         """One entry, from the stream's leader."""
         try:
-            answer = await self._connection.api(f"STREAM.MSG.GET.{subjects.stream}", query)
+            answer = await self._connection.api(f"STREAM.MSG.GET.{subjects.stream}", query, again_s=_ASK_AGAIN_S)
         except ServerRefused as error:
-            if error.code == _NO_MESSAGE:
+            if error.code == NO_MESSAGE:
                 return None
             raise Unavailable(f"NATS refused to read: {error.description}") from error
         message = answer["message"]
-        return StoredEntry(message["seq"], message["subject"], base64.b64decode(message.get("data", "")))
+        body, stored = base64.b64decode(message.get("data", "")), message.get("time", "")
+        return StoredEntry(message["seq"], message["subject"], body, stored)
 
     async def _page(self, subjects: SessionSubjects, subject: str, after: int) -> tuple[list[StoredEntry], bool]:
-        gate = self._gates.setdefault(subjects.stream, asyncio.Semaphore(self._settings.catchup_concurrency))
+        gate = self._gates.setdefault(subjects.stream, Gate(self._settings.catchup_concurrency))
         body = orjson.dumps(
             {
                 "seq": after + 1,
                 "next_by_subj": subject,
                 "batch": self._settings.catchup_batch,
-                "max_bytes": _PAGE_BYTES,
+                "max_bytes": self._settings.catchup_bytes,
             }
         )
-        async with gate:
+        # The partition's first: those who wait for one that does not answer must not keep others from reading.
+        async with gate, self._gate:
             return await read_batch(self._connection, subjects.stream, body)
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    async def append_input(self, subjects: SessionSubjects, entry: Entry, message_id: str) -> Stored:
-        headers = {"Nats-Msg-Id": f"{subjects.session}:{message_id}"}
+    async def append_input(
+        self, subjects: SessionSubjects, entry: Entry, message_id: str, expected: int | None = None
+    ) -> Stored:
+        headers = {"Nats-Msg-Id": f"{subjects.key}:{message_id}"}
+        if expected is not None:
+            headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
         ack = await self._retrying(lambda: self._publish(subjects.inputs, encode(entry), headers))
         return Stored(ack.seq, ack.duplicate)
 
@@ -194,9 +220,18 @@ class JetStreamLog:
         owner: Participant,
         ts: int,
         can: tuple[str, ...] = (),
+        job: int | None = None,
     ) -> int:
-        event = SessionOwner(lane, owner.kind, owner.id, can or None)
+        event = SessionOwner(lane, owner.kind, owner.id, can or None, job)
         return await self.own(subjects, lane, expected, _owning(owner, event, ts))
+
+    async def claimed_by(self, subjects: SessionSubjects, lane: str) -> int | None:
+        stored = await self._last_on(subjects, subjects.owner(lane))
+        place = None if stored is None else place_of(stored.subject)
+        if stored is None or place is None:
+            return None
+        entry, _ = decode_at(place, stored.body)
+        return next((event.job for event in entry.events if isinstance(event, SessionOwner)), None)
 
     async def release(self, subjects: SessionSubjects, lane: str, fence: int, owner: Participant, ts: int) -> None:
         await self.own(subjects, lane, fence, _owning(owner, SessionOwner(lane, "none"), ts))
@@ -208,6 +243,8 @@ class JetStreamLog:
         deadline = asyncio.get_running_loop().time() + self._settings.lease_s
         try:
             return (await self._publish(subject, body, headers)).seq
+        except NotPermitted:
+            raise
         except Unavailable as error:
             return await self._find_out(subjects, subject, body, headers, entry.id, deadline, error)
 
@@ -220,17 +257,22 @@ class JetStreamLog:
         deadline = asyncio.get_running_loop().time() + self._settings.lease_s
         try:
             return (await self._publish(subject, body, headers)).seq
+        except NotPermitted:
+            raise
         except Unavailable as error:
             return await self._find_out(subjects, subject, body, headers, entry.id, deadline, error)
 
     async def forget_before(self, subjects: SessionSubjects, seq: int) -> None:
-        # First the ownership records: without them no owner of before can write, a checkpoint least of all.
+        # Attachments first: what the log still holds of before tells a gateway that a deletion was cut short.
+        await forget_attachments(self._connection, subjects.key, seq)
+        await forget_alarms(self._connection, subjects.key, seq)
+        # Then the ownership records: without them no owner of before can write, a checkpoint least of all.
         await self._connection.purge(subjects.stream, subjects.everything, seq)
         await self._connection.purge(subjects.stream, subjects.checkpoint)
 
     async def write_checkpoint(self, subjects: SessionSubjects, lane: str, fence: int, body: bytes) -> None:
         headers = _fence_headers(subjects, lane, fence) | {"Nats-Rollup": "sub"}
-        await self._publish(subjects.checkpoint, body, headers)
+        await self._publish(subjects.checkpoint, body, headers, "checkpoint")
 
     async def _find_out(
         self,
@@ -250,6 +292,7 @@ class JetStreamLog:
             try:
                 last = await self._last_on(subjects, subject)
                 if last is not None and _id_of(last.body) == write_id:
+                    self._metrics.stored.labels("entry").inc()
                     return last.seq
                 self._metrics.retries.labels("unknown").inc()
                 return (await self._publish(subject, body, headers)).seq
@@ -259,6 +302,7 @@ class JetStreamLog:
                 # An earlier try may have been stored after the read, and (for a claim) be what this one lost to.
                 last = await self._last_on(subjects, subject)
                 if last is not None and _id_of(last.body) == write_id:
+                    self._metrics.stored.labels("entry").inc()
                     return last.seq
                 raise
         raise cause
@@ -270,6 +314,8 @@ class JetStreamLog:
         while True:
             try:
                 return await call()  # type: ignore[misc, no-any-return]
+            except NotPermitted:
+                raise
             except Unavailable:
                 if asyncio.get_running_loop().time() + wait_s > deadline:
                     raise
@@ -277,7 +323,7 @@ class JetStreamLog:
                 wait_s = min(wait_s * 2, _RETRY_MAX_S)
                 self._metrics.retries.labels("unknown").inc()
 
-    async def _publish(self, subject: str, body: bytes, headers: dict[str, str]) -> Ack:
+    async def _publish(self, subject: str, body: bytes, headers: dict[str, str], kind: str = "entry") -> Ack:
         loop, metrics = asyncio.get_running_loop(), self._metrics
         deadline = loop.time() + self._connection.ack_timeout_s
         while True:
@@ -285,18 +331,21 @@ class JetStreamLog:
             try:
                 ack = await self._connection.publish(subject, body, headers)
                 metrics.append.observe(loop.time() - begun)
+                metrics.stored.labels("duplicate" if ack.duplicate else kind).inc()
                 return ack
             except LogFull:
                 metrics.full.inc()
+                raise
+            except NotPermitted:
                 raise
             except Unavailable:
                 if connected:
                     metrics.unknown.inc()
                 raise
             except ServerRefused as error:
-                if error.code == _WRONG_LAST_SEQUENCE:
+                if error.code == WRONG_LAST_SEQUENCE:
                     raise WrongSequence("the lane has been claimed by another owner") from None
-                if error.code != _CONTENDED or loop.time() > deadline:
+                if error.code != CONTENDED or loop.time() > deadline:
                     raise Unavailable(f"NATS refused the write: {error.description}") from error
             metrics.retries.labels("contended").inc()
             await asyncio.sleep(_CONTENDED_WAIT_S)

@@ -35,7 +35,7 @@ class PresenceRoom:
     """One session, as this process follows it (`PresenceWatch`, `Attendance`)."""
 
     def __init__(self, presence: NatsPresence, subjects: SessionSubjects, on_change: Callable[[], None]) -> None:
-        self.session = subjects.session
+        self.session = subjects.key
         self._presence = presence
         self._subjects = subjects
         self._on_change = on_change

@@ -31,7 +31,6 @@ import asyncio
 import contextlib
 import json
 import os
-import secrets
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -43,6 +42,7 @@ from urllib.parse import urlsplit
 
 from broker.errors import AntiphonError
 from broker.jetstream.child import ChildProcess, lock_from_orphan, read_pid, try_lock
+from broker.jetstream.probe import UserOptions, answers
 
 BINARY_VARIABLE: Final = "ANTIPHON_NATS_SERVER"
 
@@ -54,8 +54,6 @@ _MEMORY_STORE_BYTES: Final = 256 * 1024 * 1024
 # What listens on all addresses is reached at this one.
 _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (nothing is bound here)
 _POLL_S: Final = 0.01
-_PROBE_TIMEOUT_S: Final = 1.0
-_PROBE_LINES: Final = 32
 
 
 class ServerError(AntiphonError):
@@ -112,7 +110,8 @@ class ServerOptions:
 
     `port` and `http_port` (monitoring; None for none) may be 0: the server then chooses a free one.
     `sync_always` fsyncs every write before it is acknowledged; without it a power cut may lose the last two minutes.
-    `max_store_bytes` None lets the server take up to three quarters of the free disk.
+    `max_store_bytes` None lets the server take up to three quarters of the free disk. Without `users` everybody who
+    reaches the server may do everything.
     """
 
     data_dir: Path
@@ -123,6 +122,7 @@ class ServerOptions:
     server_name: str = "antiphon"
     max_store_bytes: int | None = None
     cluster: ClusterOptions | None = None
+    users: UserOptions | None = None
     binary: Path | None = None
     start_timeout_s: float = 30.0
     stop_grace_s: float = 10.0
@@ -208,7 +208,7 @@ class EmbeddedServer:
         """Wait until JetStream answers here; in a cluster: until this member knows a leader. Raises StartFailed."""
         try:
             async with asyncio.timeout(timeout_s):
-                while not await _probe(self._client_host, self.port, jetstream_api=True):
+                while not await self._answers(jetstream_api=True):
                     await self._pause()
         except TimeoutError:
             raise StartFailed(f"JetStream did not answer within {timeout_s:g} s", self._log_tail()) from None
@@ -227,10 +227,13 @@ class EmbeddedServer:
             async with asyncio.timeout(self.options.start_timeout_s):
                 await self._read_ports()
                 alone = self.options.cluster is None
-                while not await _probe(self._client_host, self.port, jetstream_api=alone):
+                while not await self._answers(jetstream_api=alone):
                     await self._pause()
         except TimeoutError:
             raise StartFailed(f"not ready within {self.options.start_timeout_s:g} s", self._log_tail()) from None
+
+    async def _answers(self, *, jetstream_api: bool) -> bool:
+        return await answers(self._client_host, self.port, self.options.users, jetstream_api=jetstream_api)
 
     async def _take_data_dir(self) -> int:
         """Lock the directory, ending an orphan of a killed parent. Returns the descriptor that the server inherits."""
@@ -254,7 +257,10 @@ class EmbeddedServer:
         for left_over in ports_dir.glob("*.ports"):
             left_over.unlink()
         config = _config(self.options, self.data_dir, self.log_path, ports_dir)
-        self._config_path.write_text(json.dumps(config, indent=2))
+        # It holds passwords: for nobody else, wherever the directory is.
+        self._config_path.unlink(missing_ok=True)
+        with open(self._config_path, "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            json.dump(config, file, indent=2)
         self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
 
     async def _read_ports(self) -> None:
@@ -311,6 +317,8 @@ def _config(options: ServerOptions, data_dir: Path, log_path: Path, ports_dir: P
         "logfile_max_num": _LOG_FILES_KEPT,
         "jetstream": jetstream,
     }
+    if options.users is not None:
+        config |= options.users.config
     if options.http_port is not None:
         config["http"] = _join(options.host, options.http_port or -1)
     if (cluster := options.cluster) is not None:
@@ -330,35 +338,6 @@ def _ports(ports_dir: Path, pid: int) -> dict[str, int] | None:
             listeners = json.loads(path.read_text())
             return {name: urlsplit(urls[0]).port or 0 for name, urls in listeners.items() if urls}
     return None
-
-
-async def _probe(host: str, port: int, *, jetstream_api: bool) -> bool:
-    """Whether the server greets as one with JetStream and, if asked, answers `$JS.API.INFO`. Bounded in time."""
-    with contextlib.suppress(OSError, TimeoutError, ValueError):
-        async with asyncio.timeout(_PROBE_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(host, port)
-            try:
-                greeting = await reader.readline()
-                if not greeting.startswith(b"INFO ") or not json.loads(greeting[5:]).get("jetstream"):
-                    return False
-                return not jetstream_api or await _api_answers(reader, writer)
-            finally:
-                writer.close()
-    return False
-
-
-async def _api_answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    inbox = f"_INBOX.{secrets.token_hex(8)}".encode()
-    writer.write(
-        b'CONNECT {"verbose":false,"pedantic":false}\r\nSUB %b 1\r\nPUB $JS.API.INFO %b 0\r\n\r\n' % (inbox, inbox)
-    )
-    for _ in range(_PROBE_LINES):
-        line = await reader.readline()
-        if line.startswith(b"MSG "):
-            return "error" not in json.loads(await reader.readline())
-        if not line or line.startswith(b"-ERR"):
-            break
-    return False
 
 
 def _runnable(path: Path) -> bool:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import structlog
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from broker.errors import LogError
+from broker.errors import LogError, NotPermitted, Unavailable
 from broker.interfaces import Of
 from broker.jetstream.connection import Connection
+from broker.jetstream.direct import TooManySubjects
 from broker.subjects import SessionSubjects
-from broker.tail import Delivery, LiveEntry, Need, StoredEntry, Tail
+from broker.tail import LEADER_WAIT_S, Delivery, LiveEntry, Need, StoredEntry, Tail
 
 if TYPE_CHECKING:
     from broker.jetstream.log import JetStreamLog
@@ -24,6 +26,10 @@ _log = structlog.get_logger("antiphon.tail")
 
 MAX_READY = 8192
 """Entries that wait for `next`; beyond that no more are delivered until they have been taken, then from the log."""
+_HEADERS = re.compile(
+    rb"\r\nNats-Subject: ([^\r]*)\r\nNats-Sequence: (\d+)\r\nNats-Time-Stamp: ([^\r]*)\r\nNats-Last-Sequence: (\d+)\r\n\r\n$"
+)
+"""What the server puts at the end of a republished message's headers, after those of its writer."""
 _STALE_WAIT_S = 0.02
 _AWAY_WAIT_MIN_S, _AWAY_WAIT_MAX_S = 0.05, 2.0
 
@@ -37,14 +43,20 @@ class JetStreamTail:
         self._log = log
         self._connection = connection
         self._subjects = subjects
+        self._root = f"{subjects.root}."
         self._of = of
         self._tail = Tail(after)
         self._ready: list[Delivery] = []
         self._wake = asyncio.Event()
         self._sub: Subscription | None = None
         self._was_live = False
+        self._read_early = self._told_early = False
         self._counted = 0, 0
         self._recheck: asyncio.TimerHandle | None = None
+        self._take_at_once: Callable[[StoredEntry], None] | None = None
+        self._awaited = False
+        """Somebody is in `next` and there is nothing but to wait."""
+        self._failure: Exception | None = None
         self.seen = after
 
     async def __aenter__(self) -> Self:
@@ -64,6 +76,10 @@ class JetStreamTail:
         return self._tail.live and not self._ready
 
     @property
+    def readable(self) -> bool:
+        return not self._ready and (self._tail.live or self._read_early)
+
+    @property
     def gaps(self) -> int:
         return self._tail.gaps
 
@@ -79,19 +95,42 @@ class JetStreamTail:
         self._tail.disturbed()
         self._wake.set()
 
+    async def has_all(self, seq: int) -> bool:
+        if not self.caught_up:
+            return False
+        try:
+            lasts = await self._log.lasts(self._subjects, seq)
+        except TooManySubjects:
+            # More than 500 lanes: what was missed comes to light as for those who only read.
+            return True
+        if lasts is None or not self.caught_up:
+            return False
+        if self._tail.lacks(lasts):
+            self._wake.set()
+            return False
+        return True
+
+    def hand_to(self, take: Callable[[StoredEntry], None]) -> None:
+        self._take_at_once = take
+
     async def next(self) -> list[Delivery]:
         wait_s = _AWAY_WAIT_MIN_S
         while True:
+            if self._failure is not None:
+                raise self._failure
             if self._ready:
                 return self._take()
             if self._tail.live and not self._was_live:
                 self._was_live = True
                 return []
+            if self._read_early and not self._told_early:
+                self._told_early = True
+                return []
             try:
                 await self._step()
                 wait_s = _AWAY_WAIT_MIN_S
             except LogError as error:
-                _log.warning("cannot read the log, trying again", session=self._subjects.session, reason=str(error))
+                _log.warning("cannot read the log, trying again", session=self._subjects.key, reason=str(error))
                 await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
                 wait_s = min(wait_s * 2, _AWAY_WAIT_MAX_S)
 
@@ -116,18 +155,52 @@ class JetStreamTail:
         match self._tail.need:
             case Need.HEAD:
                 self._was_live = False
-                self._emit(self._tail.on_head(await self._log.head(self._subjects, self._of)))
+                await self._ask_for_head()
             case Need.FETCH:
                 await self._fetch()
             case Need.NOTHING:
                 self._wake.clear()
-                await self._wake.wait()
+                self._awaited = True
+                try:
+                    await self._wake.wait()
+                finally:
+                    self._awaited = False
+
+    async def _ask_for_head(self) -> None:
+        """While no leader answers, what a replica holds is delivered, once; then the leader is waited for."""
+        wait_s = None if self._read_early else LEADER_WAIT_S
+        try:
+            async with asyncio.timeout(wait_s):
+                head = await self._log.head(self._subjects, self._of)
+        except NotPermitted:
+            raise
+        except (TimeoutError, Unavailable) as error:
+            if not self._read_early:
+                await self._read_a_replica()
+            if isinstance(error, Unavailable):
+                raise
+        else:
+            self._read_early = self._told_early = False
+            self._emit(self._tail.on_head(head))
+
+    async def _read_a_replica(self) -> None:
+        end = False
+        while not end:
+            before = self._tail.fetch_after
+            entries, end = await self._log.read(self._subjects, before, self._of)
+            if self._tail.need is Need.HEAD and self._tail.fetch_after == before:
+                self._emit(self._tail.on_early(entries))
+        self._read_early = True
 
     async def _subscribe(self) -> None:
         """Subscribes before the head is read, so that nothing falls between the two."""
         subject = self._subjects.live_records if self._of is Of.RECORDS else self._subjects.live
-        self._sub = await self._connection.subscribe(subject, self._on_message)
-        await self._connection.flush()
+        self._sub = await self._connection.subscribe_live(subject, self._on_message)
+        try:
+            await self._connection.confirm(self._sub)
+        except NotPermitted:
+            self._sub = None
+            raise
         loop, delay_s = asyncio.get_running_loop(), self._log.settings.join_recheck_s
         if delay_s > 0:
             # Interest may reach a distant server after the flush: look once more, a little later.
@@ -142,14 +215,39 @@ class JetStreamTail:
         if end and self._tail.need is Need.FETCH:
             await asyncio.sleep(_STALE_WAIT_S)
 
-    async def _on_message(self, msg: Msg) -> None:
+    def _on_message(self, headers: bytes, body: bytes) -> None:
         if len(self._ready) >= MAX_READY:
             # At once, while the loss is among what a disturbance is checked against; the tail itself keeps what follows
             # within its own bound.
             self._tail.disturbed()
-        live = _live_entry(msg)
-        if live is not None:
-            self._emit(self._tail.on_live(live))
+        live = _live_entry(headers, body)
+        if live is None:
+            return
+        if not live.entry.subject.startswith(self._root):
+            # Who may read the log may have the server send its answer here, which is an entry of another session.
+            _log.warning("a live message of another session was ignored", session=self._subjects.key)
+            return
+        deliveries = self._tail.on_live(live)
+        if self._awaited and not self._wake.is_set() and len(deliveries) == 1 and deliveries[0] is live.entry:
+            self._hand_over(live.entry)
+        elif deliveries:
+            self._emit(deliveries)
+        else:
+            # It had been there before, or shows that something is missing.
+            self._count()
+            self._wake.set()
+
+    def _hand_over(self, entry: StoredEntry) -> None:
+        """To who takes entries at once, if there is somebody."""
+        if self._take_at_once is None:
+            self._emit([entry])
+            return
+        self.seen = entry.seq
+        try:
+            self._take_at_once(entry)
+        except Exception as error:  # noqa: BLE001 (`next` raises it)
+            self._failure = error
+            self._wake.set()
 
     def _emit(self, deliveries: list[Delivery]) -> None:
         if deliveries:
@@ -157,15 +255,11 @@ class JetStreamTail:
         self._wake.set()
 
 
-def _live_entry(msg: Msg) -> LiveEntry | None:
-    headers = msg.headers
-    if not headers:
-        return None
-    try:
-        stored = headers.get("Nats-Time-Stamp", "")
-        entry = StoredEntry(int(headers["Nats-Sequence"]), headers["Nats-Subject"], msg.data, stored)
-        return LiveEntry(entry, int(headers["Nats-Last-Sequence"]))
-    except (KeyError, ValueError):
+def _live_entry(headers: bytes, body: bytes) -> LiveEntry | None:
+    found = _HEADERS.search(headers)
+    if found is None:
         # Only the server may publish on live.>; what somebody else puts there is not of the log.
-        _log.warning("a live message without the log's headers was ignored", subject=msg.subject)
+        _log.warning("a live message without the log's headers was ignored")
         return None
+    subject, seq, stored, prev = found.groups()
+    return LiveEntry(StoredEntry(int(seq), subject.decode(), body, stored.decode()), int(prev))

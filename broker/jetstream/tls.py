@@ -1,12 +1,8 @@
-"""How the servers of NATS and this process prove to each other who they are."""
+"""How the servers of NATS and this process prove to each other who they are, with certificates."""
 
 from __future__ import annotations
 
 import ssl
-from typing import Any
-
-import nats.errors
-from nats.aio.client import Client
 
 from broker.config import NatsSettings
 from broker.errors import ConfigError
@@ -15,7 +11,7 @@ from broker.errors import ConfigError
 def tls_context(settings: NatsSettings) -> ssl.SSLContext | None:
     """What is trusted and shown where a server asks for TLS; None: the system's authorities, and nothing.
 
-    Raises ConfigError for a file that cannot be used. Files are read once.
+    Raises ConfigError for a file that cannot be used.
     """
     if not (settings.nats_ca_file or settings.nats_cert_file):
         if settings.nats_key_file:
@@ -32,14 +28,3 @@ def tls_context(settings: NatsSettings) -> ssl.SSLContext | None:
     except OSError as error:
         raise ConfigError(f"{name}: cannot read it: {error.strerror or error}") from None
     return context
-
-
-class StrictClient(Client):
-    """nats-py takes a server's word for it that there is no TLS, so who is in between could switch it off."""
-
-    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        """Called with what a server says first, before anything is said to it."""
-        wanted = "tls" in self.options or (self._current_server and self._current_server.uri.scheme == "tls")
-        if initial_connection and wanted and not info.get("tls_required"):
-            raise nats.errors.Error("nats: the server offers no TLS, and the settings ask for it")
-        await super()._process_info(info, initial_connection)

@@ -18,10 +18,13 @@ from typing import Any, Self
 import structlog
 
 from broker.errors import LogError
-from broker.jetstream.connection import Connection, ServerRefused
-from broker.jetstream.topology import INDEX_STREAM, META_STREAM, WORK_STREAM, pool_consumer
-from broker.metrics import LogMetrics, QueueMetrics
+from broker.jetstream.answers import ServerRefused
+from broker.jetstream.connection import Connection
+from broker.jetstream.topology import ATTACHMENT_STREAM, META_STREAM, OWN_STREAMS, WORK_STREAM
+from broker.metrics import LogMetrics, QueueMetrics, QueueSeen
+from broker.queues import Queue
 from broker.replicas import is_away
+from broker.subjects import pool_consumer
 
 _log = structlog.get_logger("antiphon.vitals")
 
@@ -30,7 +33,7 @@ _PATIENCE_S = 1.0
 _TIMEOUT_S = 8.0
 """A cluster that has lost a server takes four seconds to say which streams do not answer."""
 _AWAY_S = 15.0
-_OURS = re.compile(rf"S\d\d|{WORK_STREAM}|{META_STREAM}|{INDEX_STREAM}")
+_OURS = re.compile("|".join((r"S\d\d", *OWN_STREAMS)))
 
 
 class JetStreamVitals:
@@ -97,17 +100,14 @@ class JetStreamVitals:
 
     async def _look_at_pools(self, queue: QueueMetrics) -> None:
         found = []
-        consumers, _ = await self._all(f"CONSUMER.LIST.{WORK_STREAM}", "consumers")
+        consumers, _ = await all_pages(self._connection, f"CONSUMER.LIST.{WORK_STREAM}", "consumers")
         for consumer in consumers:
-            pool = consumer["config"].get("filter_subject", "").split(".")[1:2]
-            if pool and consumer["name"] == pool_consumer(pool[0]):
-                found.append((pool[0], consumer, await self._oldest_s(consumer)))
-        queue.forget_pools()
-        for name, consumer, oldest_s in found:
-            queue.jobs.labels(name, "waiting").set(consumer["num_pending"])
-            queue.jobs.labels(name, "leased").set(consumer["num_ack_pending"])
-            queue.asking.labels(name).set(consumer["num_waiting"])
-            queue.oldest.labels(name).set(oldest_s)
+            key = consumer["config"].get("filter_subject", "").split(".")[1:2]
+            one = Queue.of(key[0]) if key and consumer["name"] == pool_consumer(key[0]) else None
+            if one is not None:
+                waiting, leased, asking = (consumer[f"num_{count}"] for count in ("pending", "ack_pending", "waiting"))
+                found.append(QueueSeen(one, waiting, leased, asking, await self._oldest_s(consumer)))
+        queue.see(found)
 
     async def _oldest_s(self, consumer: Mapping[str, Any]) -> float:
         """How long the first job that nobody has had has waited, by the server's clock alone."""
@@ -124,27 +124,31 @@ class JetStreamVitals:
         return max(0.0, _seconds(consumer["ts"]) - _seconds(answer["message"]["time"]))
 
     async def _look_at_streams(self, queue: QueueMetrics) -> None:
-        listed, missing = await self._all("STREAM.LIST", "streams")
+        listed, missing = await all_pages(self._connection, "STREAM.LIST", "streams")
         streams = [s for s in listed if _OURS.fullmatch(s["config"]["name"])]
+        attachments = [s for s in listed if s["config"]["name"] == ATTACHMENT_STREAM]
+        streams += attachments
         replicas = [replica for s in streams for replica in s.get("cluster", {}).get("replicas") or ()]
-        queue.bytes.set(sum(s["state"]["bytes"] for s in streams))
-        queue.entries.set(sum(s["state"]["messages"] for s in streams))
+        queue.bytes.set(sum(s["state"]["bytes"] for s in streams if s not in attachments))
+        queue.entries.set(sum(s["state"]["messages"] for s in streams if s not in attachments))
+        queue.attachments.set(sum(s["state"]["bytes"] for s in attachments))
         queue.replica_lag.set(max((replica.get("lag", 0) for replica in replicas), default=0))
         queue.replicas_offline.set(sum(is_away(replica, _AWAY_S) for replica in replicas))
         leaderless = sum("cluster" in s and not s["cluster"].get("leader") for s in streams)
         queue.silent.set(leaderless + sum(bool(_OURS.fullmatch(name)) for name in missing))
 
-    async def _all(self, operation: str, field: str) -> tuple[list[dict[str, Any]], set[str]]:
-        """All pages of a list, and the names of what did not answer."""
-        found: list[dict[str, Any]] = []
-        missing: set[str] = set()
-        while True:
-            page = await self._connection.api(operation, {"offset": len(found)})
-            missing.update(page.get("missing") or ())
-            items = page.get(field) or []
-            found += items
-            if not items or len(found) >= page["total"]:
-                return found, missing
+
+async def all_pages(connection: Connection, operation: str, field: str) -> tuple[list[dict[str, Any]], set[str]]:
+    """All pages of a list of JetStream's, and the names of what did not answer. Raises Unavailable, ServerRefused."""
+    found: list[dict[str, Any]] = []
+    missing: set[str] = set()
+    while True:
+        page = await connection.api(operation, {"offset": len(found)})
+        missing.update(page.get("missing") or ())
+        items = page.get(field) or []
+        found += items
+        if not items or len(found) >= page["total"]:
+            return found, missing
 
 
 def _seconds(time_text: str) -> float:
