@@ -1,179 +1,160 @@
-"""Who somebody is and what they may do: JWTs to identities with rights per session pattern (PROTOCOL, section 1)."""
+"""Tokens to identities: JWTs, checked against the keys of the settings and those that issuers publish."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import replace
 from typing import Any
 
-from broker.errors import ConfigError, ErrorCode, Refused
-from broker.events import Participant
+from broker.errors import ConfigError, ErrorCode, InvalidName, Refused
+from broker.subjects import check_tenant
+from gateway.claims import identity_of, unauthorized
 from gateway.config import GatewaySettings
+from gateway.jwks import PUBLISHED
+from gateway.key_sets import CountsFetches, KeySets, read_sources
 from gateway.keys import Key, pyjwt, read_keys
+from gateway.revoked import RevokedTokens
+from gateway.rights import Identity, Right
+
+__all__ = ["Authenticator", "Identity", "Right"]
 
 MAX_TOKEN_BYTES = 16_384
-MAX_PATTERNS = 100
-MAX_ROLES = 32
-_MAX_EXPIRY = 253_402_300_799
-"""The end of the year 9999. A later one is in another unit, and beyond what timers and JSON numbers hold."""
-
-
-class Right(StrEnum):
-    """What a token may allow in a session."""
-
-    READ = "read"
-    SEND = "send"
-    STEER = "steer"
-    CANCEL = "cancel"
-    TOOLS = "tools"
-    APPROVE = "approve"
-    ADMIN = "admin"
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """Rights in the sessions whose names match."""
-
-    pattern: re.Pattern[str]
-    rights: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A user, until `expires_at` (seconds since 1970). `roles` is what the user is, for approvals and hand-overs."""
-
-    id: str
-    name: str | None
-    expires_at: int
-    grants: tuple[Grant, ...]
-    roles: tuple[str, ...] = ()
-
-    def participant(self) -> Participant:
-        """Who the user is in the log."""
-        return Participant("user", self.id, self.name, self.roles)
-
-    def may(self, right: Right, session: str) -> bool:
-        """Whether some pattern that matches the session gives the right; `admin` gives every one."""
-        return any(
-            (right in grant.rights or Right.ADMIN in grant.rights) and grant.pattern.fullmatch(session)
-            for grant in self.grants
-        )
-
-    def require(self, right: Right, session: str) -> None:
-        """Raises Refused (not_allowed)."""
-        if not self.may(right, session):
-            raise Refused(
-                ErrorCode.NOT_ALLOWED,
-                f"the token does not give the right {right.value!r} in this session",
-                right=right.value,
-            )
 
 
 class Authenticator:
-    """Checks tokens against the keys that were configured."""
+    """Checks tokens against the keys that were configured, and those that issuers publish."""
 
-    def __init__(self, keys: tuple[Key, ...], *, issuer: str = "", audience: str = "", leeway_s: float = 10.0) -> None:
-        if not keys:
+    def __init__(
+        self,
+        keys: tuple[Key, ...],
+        key_sets: KeySets,
+        revoked: RevokedTokens,
+        *,
+        issuers: tuple[str, ...] = (),
+        audience: str = "",
+        leeway_s: float = 10.0,
+        tenants: frozenset[str] = frozenset(),
+    ) -> None:
+        if not keys and not key_sets:
             raise ConfigError(
-                "no keys to check tokens with: set ANTIPHON_JWT_SECRET_FILE or ANTIPHON_JWT_PUBLIC_KEYS "
+                "no keys to check tokens with: set ANTIPHON_JWT_SECRET_FILE, ANTIPHON_JWT_PUBLIC_KEYS or ANTIPHON_JWKS "
                 "(for a try-out, `antiphon dev` makes a key of its own)"
             )
         self._keys = keys
-        self._jwt = pyjwt(keys)
-        self._issuer = issuer or None
+        self.key_sets = key_sets
+        self._revoked = revoked
+        self._jwt = pyjwt(secrets_alone=not key_sets and all(key.algorithm == "HS256" for key in keys))
+        self._issuers = issuers
         self._audience = audience or None
         self._leeway_s = leeway_s
+        self._tenants = tenants
 
     @classmethod
-    def from_settings(cls, settings: GatewaySettings) -> Authenticator:
+    def from_settings(cls, settings: GatewaySettings, metrics: CountsFetches, revoked: RevokedTokens) -> Authenticator:
         """Raises ConfigError when there are no keys, or one cannot be used."""
         return cls(
             read_keys(settings),
-            issuer=settings.jwt_issuer,
+            KeySets(read_sources(settings.jwks), settings, metrics),
+            revoked,
+            issuers=tuple(issuer for part in settings.jwt_issuer.split(",") if (issuer := part.strip())),
             audience=settings.jwt_audience,
             leeway_s=settings.jwt_leeway_s,
+            tenants=_tenants(settings.tenants),
         )
 
-    def identify(self, token: str) -> Identity:
-        """The identity that a token proves. Raises Refused (unauthorized) saying why, never echoing the token."""
+    async def identify(self, token: str, address: str | None = None) -> Identity:
+        """The identity that a token from this address proves.
+
+        Raises Refused (unauthorized, or unavailable if its key may be one that cannot be fetched just now) saying why,
+        never echoing the token.
+        """
         if len(token) > MAX_TOKEN_BYTES:
-            raise _unauthorized("the token is too large")
+            raise unauthorized("the token is too large")
         if not token.isascii():
-            raise _unauthorized("the token is not a JWT")
+            raise unauthorized("the token is not a JWT")
         try:
-            algorithm = self._jwt.get_unverified_header(token).get("alg")
+            header = self._jwt.get_unverified_header(token)
         except self._jwt.InvalidTokenError:
-            raise _unauthorized("the token is not a JWT") from None
-        problem = "no key here is for this token's algorithm"
-        for key in self._keys:
-            if key.algorithm != algorithm:
+            raise unauthorized("the token is not a JWT") from None
+        found = self._claims(token, header)
+        if found is None and self._may_be_published(header, issuer := self._claimed_issuer(token)):
+            wait_s = await self.key_sets.renew(issuer)
+            found = self._claims(token, header)
+            if found is None and wait_s:
+                text = "the token's key is not known, and may be one that could not be fetched yet"
+                raise Refused(ErrorCode.UNAVAILABLE, text, retry_after_ms=int(wait_s * 1000))
+        if found is None:
+            algorithms = [key.algorithm for key in self._all_keys()]
+            raise unauthorized(
+                "the token is not signed with a key known here"
+                if header.get("alg") in algorithms
+                else "no key here is for this token's algorithm"
+            )
+        claims, key = found
+        who = identity_of(claims, self._revoked, key.tenant)
+        if self._tenants and who.tenant not in self._tenants:
+            raise unauthorized("the token is of a tenant that is served elsewhere")
+        if who.is_revoked:
+            who.check()
+        return replace(who, address=address or "")
+
+    def problems(self) -> list[str]:
+        """Why no token can be checked, a line each; empty if some can: one issuer that is down is not everybody's loss."""
+        return [] if self._all_keys() else self.key_sets.problems()
+
+    def _may_be_published(self, header: Mapping[str, Any], issuer: str | None) -> bool:
+        """Whether the token's key may be in a set as it is by now. One that is known and has not signed it is not."""
+        key_id = header.get("kid")
+        candidates = [key for key in self.key_sets.usable() if key.issuer in ("", issuer)]
+        known = key_id is not None and any(key.id == key_id for key in candidates)
+        return bool(self.key_sets) and header.get("alg") in PUBLISHED and not known
+
+    def _all_keys(self) -> tuple[Key, ...]:
+        return (*self._keys, *self.key_sets.usable())
+
+    def _claims(self, token: str, header: Mapping[str, Any]) -> tuple[Mapping[str, Any], Key] | None:
+        """What the token says, and the key that has signed it; None if no key that is known has signed it. Raises Refused."""
+        key_id = header.get("kid")
+        for key in self._all_keys():
+            if not key.is_for(header.get("alg"), key_id):
                 continue
             try:
-                return _identity(self._decode(token, key))
+                return self._decode(token, key), key
             except self._jwt.InvalidSignatureError:
-                problem = "the token is not signed with a key known here"
+                continue
             except self._jwt.ExpiredSignatureError:
-                raise _unauthorized("the token has expired") from None
+                raise unauthorized("the token has expired") from None
             except self._jwt.InvalidTokenError as error:
-                raise _unauthorized(f"the token cannot be accepted: {type(error).__name__}") from None
-        raise _unauthorized(problem)
+                raise unauthorized(f"the token cannot be accepted: {type(error).__name__}") from None
+        return None
 
     def _decode(self, token: str, key: Key) -> Mapping[str, Any]:
+        issuers = (key.issuer,) if key.issuer else self._issuers
         claims: Mapping[str, Any] = self._jwt.decode(
             token,
             key.material,
             algorithms=[key.algorithm],
-            issuer=self._issuer,
+            issuer=issuers or None,
             audience=self._audience,
             leeway=self._leeway_s,
             options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
         )
         return claims
 
-
-def _unauthorized(message: str) -> Refused:
-    return Refused(ErrorCode.UNAUTHORIZED, message)
-
-
-def _identity(claims: Mapping[str, Any]) -> Identity:
-    subject, name, sessions = claims["sub"], claims.get("name"), claims.get("sessions", {})
-    if not isinstance(subject, str) or not 1 <= len(subject) <= 128 or not subject.isprintable():
-        raise _unauthorized("the claim `sub` must be text of 1-128 printable characters")
-    if not isinstance(sessions, dict) or len(sessions) > MAX_PATTERNS:
-        raise _unauthorized(f"the claim `sessions` must be an object with at most {MAX_PATTERNS} patterns")
-    expires_at = int(claims["exp"])
-    if expires_at > _MAX_EXPIRY:
-        raise _unauthorized("the claim `exp` is too far in the future: it counts seconds")
-    grants = tuple(_grant(pattern, rights) for pattern, rights in sessions.items())
-    name = name[:128] if isinstance(name, str) else None
-    return Identity(subject, name, expires_at, grants, _roles(claims.get("roles", [])))
+    def _claimed_issuer(self, token: str) -> str | None:
+        """Whose a token says it is, for the choice of the key set to look into: nothing is believed of it."""
+        try:
+            claims = self._jwt.decode(token, options={"verify_signature": False})
+        except self._jwt.InvalidTokenError:
+            return None
+        issuer = claims.get("iss")
+        return issuer if isinstance(issuer, str) else None
 
 
-def _roles(claim: Any) -> tuple[str, ...]:
-    if not isinstance(claim, list) or len(claim) > MAX_ROLES or not all(map(_is_role, claim)):
-        raise _unauthorized(f"the claim `roles` must be a list of at most {MAX_ROLES} names of 1-128 characters")
-    return tuple(dict.fromkeys(claim))
-
-
-def _is_role(name: Any) -> bool:
-    return isinstance(name, str) and 1 <= len(name) <= 128 and name.isprintable()
-
-
-def _grant(pattern: str, rights: Any) -> Grant:
-    if len(pattern) > 128 or not isinstance(rights, list):
-        raise _unauthorized("each of the claim `sessions` must be a pattern with a list of rights")
-    return Grant(_expression(pattern), frozenset(right for right in rights if isinstance(right, str)))
-
-
-def _expression(pattern: str) -> re.Pattern[str]:
-    """A pattern of names, in which `*` stands for any run of characters.
-
-    What lies between two stars is looked for once, at its first place, and never again (an atomic group): else a user
-    could choose a session's name so that four stars take seconds.
-    """
-    first, *rest = (re.escape(part) for part in pattern.split("*"))
-    if not rest:
-        return re.compile(first)
-    return re.compile(first + "".join(f"(?>.*?{part})" for part in rest[:-1]) + ".*" + rest[-1])
+def _tenants(text: str) -> frozenset[str]:
+    """The tenants of the setting. Raises ConfigError."""
+    try:
+        names = [name for part in text.split(",") if (name := part.strip())]
+        return frozenset("" if name == "-" else check_tenant(name) for name in names)
+    except InvalidName as error:
+        raise ConfigError(f"ANTIPHON_TENANTS: {error}") from None

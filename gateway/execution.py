@@ -40,11 +40,5 @@ async def refusing(timeout_s: float, connection: str, command: str) -> AsyncIter
         raise Refused(ErrorCode.INTERNAL, text) from None
 
 
-def rate_limited(wait_s: float) -> Refused:
-    """Too much has come too fast."""
-    wait_ms = max(1, int(wait_s * 1000))
-    return Refused(ErrorCode.RATE_LIMITED, f"too many commands; wait {wait_ms} ms", retry_after_ms=wait_ms)
-
-
 def _unavailable(message: str) -> Refused:
     return Refused(ErrorCode.UNAVAILABLE, message, retry_after_ms=_RETRY_AFTER_MS)

@@ -104,18 +104,18 @@ class Rooms:
 
     def sit(self, subjects: SessionSubjects, outlet: Outlet, member: Member) -> Seat:
         """Somebody has subscribed to a session."""
-        if subjects.session not in self._rooms:
+        if subjects.key not in self._rooms:
             room = _Room(subjects, self._grace_s, self._metrics)
-            task = self._tasks.create_task(self._keep(room), name=f"presence-{subjects.session}")
-            self._rooms[subjects.session] = room, task
-        room = self._rooms[subjects.session][0]
+            task = self._tasks.create_task(self._keep(room), name=f"presence-{subjects.key}")
+            self._rooms[subjects.key] = room, task
+        room = self._rooms[subjects.key][0]
         seat = Seat(room, outlet, member)
         room.put(seat, member)
         return seat
 
     async def _keep(self, room: _Room) -> None:
         """For as long as there is anybody, or was a moment ago."""
-        bind_only(session=room.subjects.session)
+        bind_only(session=room.subjects.key)
         while not room.empty:
             try:
                 async with self._presence.attend(room.subjects, room.wake.set) as attendance:
@@ -124,7 +124,7 @@ class Rooms:
                 _log.exception("presence failed")
                 await asyncio.sleep(1.0)
         # Nothing is awaited since nobody was found there: whoever comes now gets a new room.
-        del self._rooms[room.subjects.session]
+        del self._rooms[room.subjects.key]
 
 
 class _Room:

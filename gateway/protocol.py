@@ -8,16 +8,20 @@ from typing import Any, Literal
 import orjson
 
 from broker import versions
+from broker.attachments import INPUT_ATTACHMENTS_MAX
+from broker.depth import SENT_DEPTH_MAX, is_deeper
 from broker.errors import ErrorCode, InvalidName, Refused
 from broker.presence import STATES, Present
 from broker.session_config import ON_BUSY
-from broker.subjects import check_device, check_input_id, check_run_id
+from broker.subjects import check_attachment_id, check_device, check_input_id, check_run_id
 from gateway.fields import BadFrame, Fields, Writing
 from gateway.plane import PlaneCommand, parse_plane
 
 PROTOCOL_VERSION = versions.PROTOCOL
 SUBPROTOCOL = "antiphon.v1"
 HISTORY_MAX = 200
+TIME_MAX_MS = 2**53
+"""Beyond what any clock says. How far ahead an input may be scheduled is a setting."""
 
 Replay = Literal["merged", "every"]
 
@@ -75,6 +79,11 @@ class InputSend(Writing):
     input_id: str
     content: str
     mode: str | None
+    attachments: tuple[str, ...] = ()
+    """Their ids."""
+    at: int | None = None
+    """When it is to be sent, in ms since 1970; None: now, or after `delay_ms`."""
+    delay_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +129,8 @@ def parse(data: str | bytes) -> Command:
         raise BadFrame(None, ErrorCode.BAD_JSON, "the frame is not JSON in UTF-8") from None
     if not isinstance(wire, dict):
         raise BadFrame(None, ErrorCode.BAD_JSON, "the frame is not a JSON object")
+    if is_deeper(wire, data, SENT_DEPTH_MAX):
+        raise BadFrame(None, ErrorCode.BAD_JSON, f"the frame is nested in more than {SENT_DEPTH_MAX} levels")
     return parse_command(wire)
 
 
@@ -156,8 +167,7 @@ def _command(wire: dict[str, Any], id_: int, fields: Fields) -> Command:
         case "unsubscribe":
             return Unsubscribe(id_, fields.session())
         case "input.send":
-            input_id = check_input_id(fields.text("inputId"))
-            return InputSend(id_, fields.session(), input_id, _content(fields), fields.maybe_choice("mode", ON_BUSY))
+            return _input_send(id_, fields)
         case "input.cancel":
             return InputCancel(id_, fields.session(), check_input_id(fields.text("inputId")))
         case "run.cancel":
@@ -186,11 +196,34 @@ def _ack(id_: int, fields: Fields) -> Ack:
     return Ack(id_, fields.session(), seq)
 
 
-def _content(fields: Fields) -> str:
+def _input_send(id_: int, fields: Fields) -> InputSend:
+    session, input_id, attachments = fields.session(), check_input_id(fields.text("inputId")), _attachments(fields)
+    content = _content(fields, may_be_empty=bool(attachments))
+    at, delay_ms = fields.maybe_int("at", 0, TIME_MAX_MS), fields.maybe_int("delayMs", 0, TIME_MAX_MS)
+    if at is not None and delay_ms is not None:
+        raise fields.wrong("delayMs", "cannot be there beside `at`")
+    mode = fields.maybe_choice("mode", ON_BUSY)
+    return InputSend(id_, session, input_id, content, mode, attachments, at, delay_ms)
+
+
+def _content(fields: Fields, *, may_be_empty: bool) -> str:
     content = fields.text("content")
-    if not content:
-        raise fields.wrong("content", "must not be empty")
+    if not content and not may_be_empty:
+        raise fields.wrong("content", "must not be empty, unless something is attached")
     return content
+
+
+def _attachments(fields: Fields) -> tuple[str, ...]:
+    """The ids that `attachments` names, each once."""
+    value = fields.any("attachments")
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > INPUT_ATTACHMENTS_MAX:
+        raise fields.wrong("attachments", f"must be a list of at most {INPUT_ATTACHMENTS_MAX}")
+    ids = [item.get("id") if isinstance(item, dict) else None for item in value]
+    if not all(isinstance(id_, str) for id_ in ids):
+        raise fields.wrong("attachments", "must be objects with an `id`")
+    return tuple(dict.fromkeys(check_attachment_id(id_) for id_ in ids if isinstance(id_, str)))
 
 
 def ok(id_: int, **fields: Any) -> bytes:
@@ -199,17 +232,15 @@ def ok(id_: int, **fields: Any) -> bytes:
 
 
 def error(id_: int | None, refusal: Refused) -> bytes:
-    """The reply to a command that was refused."""
-    return orjson.dumps(
-        {
-            "op": "error",
-            "id": id_,
-            "code": refusal.code.value,
-            "message": refusal.message,
-            "retryable": refusal.retryable,
-            **refusal.data,
-        }
-    )
+    """The reply to a command that was refused. Its data cannot take the place of what every reply has."""
+    reply = {
+        "op": "error",
+        "id": id_,
+        "code": refusal.code.value,
+        "message": refusal.message,
+        "retryable": refusal.retryable,
+    }
+    return orjson.dumps(reply | refusal.data | reply)
 
 
 def pong(id_: int, ts: int) -> bytes:
@@ -238,6 +269,12 @@ def mark(session: str, seq: int) -> bytes:
 
 def gap(session: str, from_: int, to: int) -> bytes:
     return orjson.dumps({"op": "session.gap", "session": session, "from": from_, "to": to})
+
+
+def unsubscribed(session: str, refusal: Refused) -> bytes:
+    """A subscription has ended because the token does not allow it any more."""
+    wire = {"op": "session.unsubscribed", "session": session, "code": refusal.code.value, "message": refusal.message}
+    return orjson.dumps(wire | refusal.data)
 
 
 def presence(session: str, participants: tuple[Present, ...], more: int) -> bytes:
@@ -277,6 +314,15 @@ def parse_cursor(value: str) -> tuple[str, int]:
 
 def log_status(available: bool) -> bytes:
     return orjson.dumps({"op": "log.back" if available else "log.away"})
+
+
+PING = b"\x89\x00"
+"""A WebSocket ping (RFC 6455, section 5.5.2)."""
+
+
+def pong_frame(payload: bytes) -> bytes:
+    """The answer to a WebSocket ping, which has at most 125 bytes."""
+    return bytes((0x8A, len(payload))) + payload
 
 
 def text_message(payload: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -12,6 +13,7 @@ from broker.clock import now_ms
 from broker.codec import decode_at
 from broker.errors import Unavailable
 from broker.interfaces import Of, SessionLog
+from broker.state import SessionState
 from broker.subjects import Kind, place_of
 from broker.tail import StoredEntry
 from broker.view import public_view
@@ -19,11 +21,13 @@ from gateway import protocol
 from gateway.feed import Feed
 from gateway.framing import Framing, framed
 from gateway.metrics import GatewayMetrics
-from gateway.replay import ReplayEntry, for_doubtful, frames, sane_body
+from gateway.replay import ReplayEntry, delta_body, for_clients, for_doubtful, frames, pieces, sane_body
 
 _STALE_WAIT_S = 0.02
 _STALE_TRIES = 250
 _AWAY_WAIT_S = 0.25
+_PIECE_BYTES = 65_536
+"""Bytes of entries that are written at once in a catch-up: so much more than an outbox may hold, and one frame."""
 
 T = TypeVar("T")
 
@@ -34,6 +38,11 @@ class Outlet(Protocol):
     @property
     def congested(self) -> bool:
         """More is unsent than the connection may hold."""
+        ...
+
+    @property
+    def gone(self) -> bool:
+        """The connection is ending: nothing that is written will be sent."""
         ...
 
     @property
@@ -89,7 +98,9 @@ class SessionReader:
         self._whole = False
         """The reader has had every delta up to where it is, or the text of it."""
         self._had: set[str] = set()
-        self._proven = after is None
+        self.doubts: set[str] = set()
+        self._announce = True
+        """The client is yet to be told that it has caught up."""
 
     async def run(self) -> None:
         """Reads for as long as it is not cancelled. Raises SlowReader, Unavailable."""
@@ -105,7 +116,7 @@ class SessionReader:
 
     async def _join(self) -> None:
         begun = time.monotonic()
-        await self._feed.ready()
+        await self._feed.readable()
         kind = "snapshot"
         if self._after is None:
             await self._start_fresh()
@@ -113,14 +124,14 @@ class SessionReader:
             await self._feed.reached(self._after)
             kind = "ring" if self._after >= self._feed.floor else "log"
         self._metrics.joins.labels(kind).inc()
-        await self._catch_up(announce=True)
+        await self._catch_up()
         self._metrics.catch_up.labels(kind).observe(time.monotonic() - begun)
 
     async def _come_back(self) -> None:
         begun, gap = time.monotonic(), self._gap
         if gap is not None:
             await self._after_gap(*gap)
-        await self._catch_up(announce=gap is not None)
+        await self._catch_up()
         kind = "held_back" if gap is None else "gap"
         self._metrics.catch_up.labels(kind).observe(time.monotonic() - begun)
 
@@ -130,6 +141,8 @@ class SessionReader:
         if self._outlet.congested:
             self._metrics.held_back.inc()
             self._behind.set()
+            return False
+        if self._outlet.gone:
             return False
         self._outlet.write(data)
         self._at = _Position(seq, seq)
@@ -145,6 +158,17 @@ class SessionReader:
             self._metrics.end_to_end.observe(max(0, now_ms() - self._marked[1]) / 1000)
             self._marked = None
 
+    def settled(self, texts: AbstractSet[str]) -> None:
+        self._had |= texts
+        self.doubts -= texts
+        if not self.doubts:
+            self._is_whole()
+
+    def caught_up(self) -> None:
+        if self._announce:
+            self._announce = False
+            self._write([protocol.caught_up(self._feed.session, self._at.sent, self._epoch)])
+
     def rewound(self, to: int, seen: int) -> None:
         self._marked = None
         if self._at.sent > to:
@@ -156,36 +180,44 @@ class SessionReader:
     async def _start_fresh(self) -> None:
         """The snapshot: state at the newest quiet place, from where entries follow."""
         if self._every:
+            await self._outlet.uncongested()
             as_of, before, view = 0, 0, public_view(type(self._feed.state)())
         else:
-            state = (await self._patiently(self._feed.checkpoint)).state
+            state = await self._checkpointed()
             as_of, before, view = state.as_of, state.messages, public_view(state)
         self._write([protocol.snapshot(self._feed.session, as_of, before, view)])
         self._at = _Position(as_of, as_of)
         # A checkpoint stands where no text is open: there is nothing before it to lack.
-        self._whole = self._proven = True
+        self._after = None
+        self._is_whole()
+
+    async def _checkpointed(self) -> SessionState:
+        """The state to start from, once there is room to send it: it may be large, and be asked for many times over."""
+        while True:
+            await self._outlet.uncongested()
+            checkpoint = await self._patiently(self._feed.checkpoint)
+            if not self._outlet.congested:
+                return checkpoint.state
 
     async def _after_gap(self, to: int, seen: int) -> None:
         self._gap = None
         self._write([protocol.gap(self._feed.session, to, seen)])
-        await self._feed.ready()
+        self._announce = True
+        await self._feed.readable()
         await self._start_fresh()
 
-    async def _catch_up(self, *, announce: bool) -> None:
-        """Sends what is missing until the reader is live. `announce` tells the client when it is."""
+    async def _catch_up(self) -> None:
+        """Sends what is missing until the reader is live."""
         stale = 0
         while True:
             self._behind.clear()
             await self._outlet.uncongested()
             if self._gap is not None:
                 await self._after_gap(*self._gap)
-                announce = True
-            await self._feed.ready()
+            await self._feed.readable()
             if self._at.read >= self._feed.floor:
                 if self._from_ring():
-                    if self._proven:
-                        break
-                    await self._prove()
+                    break
             elif await self._patiently(self._from_log):
                 stale = 0
             else:
@@ -194,23 +226,25 @@ class SessionReader:
                     raise Unavailable("a replica of the log stays behind")
                 await asyncio.sleep(_STALE_WAIT_S)
         # No await from here on: nothing may come between the last entry and going live.
-        if announce:
-            self._write([protocol.caught_up(self._feed.session, self._at.sent, self._epoch)])
-        self._whole = True
-        self._had.clear()
+        if self._outlet.gone:
+            return
+        if self._feed.is_caught_up:
+            self.caught_up()
+        self._look_at_doubts()
         self._feed.go_live(self)
 
-    async def _prove(self) -> None:
-        """Makes sure that this gateway is as far as the one that gave the cursor.
-
-        A replay leaves out deltas that a later record stands for. Who was cut in the middle of one has a cursor behind
-        such deltas; their text comes with that record, which is in the log but may not have come here yet. Once the
-        reader is live, records come without their text.
+    def _look_at_doubts(self) -> None:
+        """What the client may lack when it goes live: of texts that were open at its cursor, and of which this gateway has
+        not seen a segment since. By that its next segment covers what it lacks, whatever gateway gave the cursor.
         """
-        if self._feed.state.settled_floor() is not None:
-            head = await self._patiently(lambda: self._log.head(self._feed.subjects, Of.RECORDS))
-            await self._feed.reached(0 if head is None else head.seq)
-        self._proven = True
+        self.doubts = set() if self._after is None else self._feed.unsettled_at(self._after)
+        if not self.doubts:
+            self._is_whole()
+
+    def _is_whole(self) -> None:
+        self._whole = True
+        self._had.clear()
+        self.doubts.clear()
 
     async def _patiently(self, read: Callable[[], Awaitable[T]]) -> T:
         """Reads again until the log can be read: an outage of NATS is no reason to send the client away."""
@@ -226,10 +260,10 @@ class SessionReader:
         settled = 0 if self._every or self._whole else self._feed.settled
         # What is settled is sent without its deltas; the entry at `settled` is a record.
         entries = [entry for entry in entries if entry.seq > settled or not entry.delta]
-        batch = entries[:64]
+        piece = next(pieces(entries, _PIECE_BYTES), [])
         merge = not self._every and len(entries) > 1
-        self._send(batch if self._whole else for_doubtful(batch, settled, self._had), merge=merge)
-        return len(entries) <= 64 and not self._outlet.congested
+        self._send(piece if self._whole else for_doubtful(piece, settled, self._had), merge=merge)
+        return len(piece) == len(entries) and not self._outlet.congested
 
     async def _from_log(self) -> bool:
         """Sends one page of the log; False if a replica gave nothing where there must be something."""
@@ -243,7 +277,11 @@ class SessionReader:
         page, end = await self._log.read(feed.subjects, start, Of.RECORDS if records_only else Of.EVERYTHING)
         limit = settled if records_only else feed.last
         entries = [entry for entry in map(_replay_entry, page) if entry is not None and entry.seq <= limit]
-        self._send(entries, merge=not self._every)
+        for piece in pieces(entries, _PIECE_BYTES):
+            if self._outlet.congested:
+                # What is left is read again once there is room: kept for many who do not read, it would be too much.
+                return True
+            self._send(piece, merge=not self._every)
         if not end:
             return True
         must_reach = settled if records_only else feed.floor
@@ -257,7 +295,10 @@ class SessionReader:
     def _send(self, entries: list[ReplayEntry], *, merge: bool) -> None:
         if not entries:
             return
-        self._write(frames(self._feed.session, entries, self._at.sent, merge=merge))
+        payloads = frames(self._feed.session, entries, self._at.sent, merge=merge)
+        if not self._outlet.gone:
+            self._feed.gave(self, len(entries), len(payloads))
+        self._write(payloads)
         self._at = _Position(entries[-1].seq, entries[-1].seq)
 
     def _write(self, payloads: list[bytes]) -> None:
@@ -269,6 +310,7 @@ def _replay_entry(stored: StoredEntry) -> ReplayEntry | None:
     if place is None:
         return None
     if place.kind is Kind.DELTA:
-        return ReplayEntry(stored.seq, 0, stored.body, True)
+        return ReplayEntry(stored.seq, 0, delta_body(place, stored.body), True)
     entry, faithful = decode_at(place, stored.body)
-    return ReplayEntry(stored.seq, 0, sane_body(entry, faithful, stored.body), False)
+    shown = for_clients(entry)
+    return ReplayEntry(stored.seq, 0, sane_body(shown, faithful and shown is entry, stored.body), False)

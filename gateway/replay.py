@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from broker import codec
-from broker.events import Entry, MessageSegment
+from broker.events import Entry, MessageSegment, StepRecorded
+from broker.lease import fence_in
+from broker.subjects import Place
 
 _TEXT_KEYS = {
     "TEXT_MESSAGE_CONTENT": "messageId",
@@ -38,6 +40,20 @@ class ReplayEntry:
 def sane_body(entry: Entry, faithful: bool, body: bytes) -> bytes:
     """The body that clients get: as stored if it says only what its writer may say, else without the rest."""
     return body if faithful else codec.encode(entry)
+
+
+def delta_body(place: Place, body: bytes) -> bytes:
+    """As `sane_body`, for a delta, which is not taken apart unless something is odd about it."""
+    return body if codec.is_plain_delta(place, body) else sane_body(*codec.decode_at(place, body), body)
+
+
+def for_clients(entry: Entry) -> Entry:
+    """The entry as clients may see it; itself, nearly always. What a step came to is between attempts of its run."""
+    if not any(isinstance(e, StepRecorded) and e.result is not None for e in entry.events):
+        return entry
+    return replace(
+        entry, events=tuple(replace(e, result=None) if isinstance(e, StepRecorded) else e for e in entry.events)
+    )
 
 
 def settled_streams(entry: Entry) -> tuple[str, ...]:
@@ -69,6 +85,20 @@ def for_doubtful(entries: Iterable[ReplayEntry], settled: int, had: set[str]) ->
             had.update(entry.settles)
         out.append(replace(entry, body=entry.full) if doubtful and entry.settles else entry)
     return out
+
+
+def pieces(entries: Sequence[ReplayEntry], size: int) -> Iterator[list[ReplayEntry]]:
+    """The entries in runs of at most so many bytes of bodies, or one that has more."""
+    piece: list[ReplayEntry] = []
+    held = 0
+    for entry in entries:
+        if piece and held + len(entry.body) > size:
+            yield piece
+            piece, held = [], 0
+        piece.append(entry)
+        held += len(entry.body)
+    if piece:
+        yield piece
 
 
 def frames(session: str, entries: Iterable[ReplayEntry], last: int, *, merge: bool) -> list[bytes]:
@@ -145,10 +175,10 @@ def _read_delta(body: bytes) -> tuple[dict[str, Any], tuple[Any, ...], str] | No
         wire = orjson.loads(body)
         (event,) = wire["events"]
         text, off = event["delta"], wire["off"]
-        fence = wire["id"].partition("-")[0]
+        fence = fence_in(wire["id"])
         key = (wire["lane"], event["type"], event[_TEXT_KEYS[event["type"]]], fence)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
         return None
-    if not isinstance(text, str) or not isinstance(off, int):
+    if fence is None or not isinstance(text, str) or not isinstance(off, int):
         return None
     return wire, key, text

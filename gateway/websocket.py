@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import secrets
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
 
-import orjson
 import structlog
 from aiohttp import WSMessage, WSMsgType, web
 
@@ -17,15 +17,19 @@ from broker.errors import CloseCode, ErrorCode, LogError, Refused
 from gateway import plane, protocol
 from gateway.auth import Identity, Right
 from gateway.commands import Executor
-from gateway.execution import rate_limited, refusing
+from gateway.execution import refusing
 from gateway.fields import BadFrame
-from gateway.limits import TokenBucket
-from gateway.outlet import Closing, SocketOutlet
+from gateway.heartbeat import Heartbeat
+from gateway.limits import Limit, Place, TokenBucket, rate_limited
+from gateway.outlet import Closing, SocketOutlet, first_of, not_greeted
+from gateway.pacing import paced
 from gateway.presence import Seat
 from gateway.protocol import Command
 from gateway.reader import SessionReader
-from gateway.services import SERVER, Services
+from gateway.services import Services
 from gateway.subscribing import subscribe
+from gateway.waiting import WaitingCommands
+from gateway.welcome import welcome
 
 _log = structlog.get_logger("antiphon.connection")
 
@@ -43,53 +47,78 @@ class _Subscription:
 class ClientConnection:
     """Serves one WebSocket. `serve` returns when it has ended; `drain` asks it to."""
 
-    def __init__(self, ws: web.WebSocketResponse, request: web.Request, services: Services) -> None:
+    def __init__(
+        self, ws: web.WebSocketResponse, request: web.Request, services: Services, address: str, greeting: Place
+    ) -> None:
+        """`greeting` is its place among those who have not said who they are: it is left when that has been said."""
         assert request.transport is not None
         self.id = f"c-{secrets.token_hex(5)}"
         self._ws = ws
         self._request = request
+        self._address = address
+        self._greeting = greeting
+        self._place: Place | None = None
         self._services = services
         self._settings = services.settings
         self._outlet = SocketOutlet(request.transport, services.settings)
+        every_s, patience_s = services.settings.heartbeat_s, services.settings.slow_reader_s
+        self._paced = paced(request.protocol)
+        self._heartbeat = Heartbeat(request.transport, every_s, patience_s, self._outlet.write, self._paced)
         self._identity: Identity | None = None
         self._device = self.id
         self._subscriptions: dict[str, _Subscription] = {}
-        self._queue: asyncio.Queue[Command] = asyncio.Queue(services.settings.command_queue)
-        self._bucket = TokenBucket(
-            services.settings.commands_per_second, services.settings.commands_burst, time.monotonic()
-        )
+        self._commands = WaitingCommands(services.settings.command_queue, services.settings.command_queue_bytes)
+        self._executing: asyncio.Task[None] | None = None
+        settings, now = services.settings, time.monotonic()
+        self._bucket = TokenBucket(settings.commands_per_second, settings.commands_burst, now)
+        self._bytes = TokenBucket(settings.bytes_per_second, settings.bytes_burst, now)
+        self._refusals = TokenBucket(settings.flood_refusals / settings.flood_s, settings.flood_refusals, now)
+        """What is left of it before refusals are a flood."""
         self._bad_frames = 0
-        self._refusals = 0
-        self._closing: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
+        self._closing: Closing | None = None
+        self._serving = False
         self._expiry: asyncio.TimerHandle | None = None
         self._tasks = asyncio.TaskGroup()
 
     async def serve(self, *, log_available: bool = True) -> None:
         """Returns when the connection has ended, from either side. Says so first if the log is away."""
+        self._heartbeat.start()
         try:
             await self._greet()
             if not log_available:
                 self._send(protocol.log_status(False))
             async with self._tasks:
-                self._tasks.create_task(self._execute())
-                self._tasks.create_task(self._watch())
+                self._serving = True
+                if self._closing is not None:
+                    raise self._closing
                 await self._read()
-                raise _Ended
+                await self._end_tasks()
         except* Closing as group:
-            await self._say_goodbye(_first(group))
+            await self._say_goodbye(first_of(group))
         except* _Ended:
             pass
         except* (ConnectionError, TimeoutError):
             # The peer has gone in the middle of something: nothing is owed to it.
             pass
         finally:
+            self._serving = False
+            self._heartbeat.stop()
+            if self._place is not None:
+                self._place.leave()
             if self._expiry is not None:
                 self._expiry.cancel()
             self._outlet.end()
+            # A task keeps its cancellation, and that the frame in which it came: of this connection, to which it belongs.
+            self._subscriptions.clear()
+            self._executing = None
 
     @property
     def unsent_bytes(self) -> int:
         return self._outlet.unsent_bytes
+
+    @property
+    def who(self) -> Identity | None:
+        return self._identity
 
     def drain(self, retry_after_ms: int) -> None:
         """Sends the client elsewhere."""
@@ -100,13 +129,28 @@ class ClientConnection:
         if self._identity is not None:
             self._send(payload)
 
+    def recheck(self) -> None:
+        """Ends the connection if its token is revoked, and the subscriptions that the token does not allow any more."""
+        who = self._identity
+        if who is None:
+            return
+        if who.is_revoked:
+            self._close(Closing(CloseCode.TOKEN_REVOKED, "token_revoked"))
+            return
+        for session in tuple(self._subscriptions):
+            try:
+                who.require(Right.READ, session)
+            except Refused as refusal:
+                self._end(session, protocol.unsubscribed(session, refusal))
+
     # --- reading -------------------------------------------------------------------------------------------------------
 
     async def _greet(self) -> None:
         """The first frame must be `hello` with a good token. Raises Closing, _Ended."""
         try:
             async with asyncio.timeout(self._settings.hello_timeout_s):
-                msg = await self._ws.receive()
+                while (msg := await self._ws.receive()).type in (WSMsgType.PING, WSMsgType.PONG):
+                    self._beat(msg)
         except TimeoutError:
             raise Closing(CloseCode.HELLO_TIMEOUT, "hello_timeout") from None
         hello = self._command(msg)
@@ -118,25 +162,71 @@ class ClientConnection:
         try:
             if token is None:
                 raise Refused(ErrorCode.UNAUTHORIZED, "give a token in `hello` or in the Authorization header")
-            self._accept(self._services.authenticator.identify(token))
+            who = await self._services.authenticator.identify(token, self._address)
+            self._place = self._services.admission.connect(who)
+            self._accept(who)
+            if self._paced is not None:
+                self._paced.greeted(who.caller, self._flooded)
         except Refused as refusal:
             self._refuse(hello.id, refusal)
-            raise Closing(CloseCode.UNAUTHORIZED, "unauthorized") from None
+            raise not_greeted(refusal) from None
+        finally:
+            self._greeting.leave()
         self._device = hello.device or self.id
-        self._send(self._welcome(hello))
+        self._send(welcome(self._services, hello, self._who(), self.id))
 
     async def _read(self) -> None:
-        async for msg in self._ws:
-            command = self._command(msg)
-            if command is None:
-                continue
-            wait_s = self._bucket.take(time.monotonic())
-            if wait_s or self._queue.full():
-                self._refuse(command.id, rate_limited(wait_s or 0.1))
-            else:
-                if isinstance(command, protocol.Ack):
-                    self._acked(command)
-                self._queue.put_nowait(command)
+        """Returns when the peer has gone, which the web server tells by cancelling.
+
+        Not by raising: the frame of a task group keeps what it raises, and that the frame (until Python 3.13), so all of the
+        connection would stay until the collector comes by.
+        """
+        with contextlib.suppress(_Ended, asyncio.CancelledError):
+            async for msg in self._ws:
+                self._heartbeat.heard()
+                if not self._take(msg):
+                    # What is refused costs its sender nothing: whoever sends nothing else must not keep others waiting.
+                    await asyncio.sleep(0)
+
+    async def _end_tasks(self) -> None:
+        """All that the connection has. Being cancelled meanwhile is as in `_read`."""
+        tasks = [subscription.task for subscription in self._subscriptions.values()]
+        if self._executing is not None:
+            tasks.append(self._executing)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait(tasks)
+
+    def _take(self, msg: WSMessage) -> bool:
+        """False for what is not carried out. Raises Closing, _Ended."""
+        if msg.type in (WSMsgType.PING, WSMsgType.PONG):
+            self._beat(msg)
+            return False
+        command = self._command(msg)
+        if command is None:
+            return False
+        size = len(msg.data) if msg.data.isascii() else len(msg.data.encode())
+        refusal = self._too_much(size)
+        if refusal is not None:
+            self._refuse(command.id, refusal)
+            return False
+        if isinstance(command, protocol.Ack):
+            self._acked(command)
+        self._execute_in_turn(command, size)
+        return True
+
+    def _too_much(self, size: int) -> Refused | None:
+        """Counts a frame of so many bytes; the refusal of its command if it is one too many."""
+        now = time.monotonic()
+        if wait_s := self._bytes.take(now, size):
+            return rate_limited(wait_s, Limit.BYTES)
+        if wait_s := self._bucket.take(now):
+            return rate_limited(wait_s, Limit.COMMANDS)
+        if not self._commands.has_room(size):
+            return rate_limited(0.1, Limit.QUEUE)
+        return None
 
     def _command(self, msg: WSMessage) -> Command | None:
         """The command in a message; None if there is none in it. Raises Closing, _Ended."""
@@ -156,10 +246,16 @@ class ClientConnection:
 
     # --- carrying out --------------------------------------------------------------------------------------------------
 
+    def _execute_in_turn(self, command: Command, size: int) -> None:
+        """A task only while there is something to do: most connections send nothing most of the time."""
+        self._commands.put(command, size)
+        if self._executing is None:
+            self._executing = self._begin(self._execute())
+
     async def _execute(self) -> None:
         """Commands of a connection are carried out one after another, in the order they came."""
-        while True:
-            command = await self._queue.get()
+        while self._commands:
+            command = self._commands.next()
             # Whoever asks and does not read the answers is not asked for more: replies may be large.
             await self._outlet.uncongested()
             begun = time.monotonic()
@@ -171,6 +267,7 @@ class ClientConnection:
             else:
                 self._send(reply)
             self._services.metrics.carried_out(command, time.monotonic() - begun)
+        self._executing = None
 
     async def _carry_out(self, command: Command) -> bytes:
         who = self._who()
@@ -186,7 +283,7 @@ class ClientConnection:
             case protocol.PresenceSet():
                 return self._set_presence(command, who)
             case protocol.AuthRefresh():
-                return self._refresh(command, who)
+                return await self._refresh(command, who)
             case protocol.Hello():
                 raise Refused(ErrorCode.BAD_COMMAND, "`hello` has been said already", field="op")
             case plane.SessionList() | plane.HandoffList():
@@ -212,8 +309,13 @@ class ClientConnection:
             raise Refused(ErrorCode.ALREADY_SUBSCRIBED, "this connection is subscribed to the session already")
         if len(self._subscriptions) >= self._settings.subscriptions:
             limit = self._settings.subscriptions
-            raise Refused(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"at most {limit} on a connection", limit=limit)
+            text = f"at most {limit} on a connection"
+            raise Refused(ErrorCode.TOO_MANY_SUBSCRIPTIONS, text, limit=limit, exceeded=Limit.SUBSCRIPTIONS.value)
         opened = await subscribe(self._services, self._outlet, command, who, self._device)
+        if not who.may(Right.READ, command.session):
+            # Revoked while the session was opened, and so not found among the subscriptions.
+            opened.end()
+            who.require(Right.READ, command.session)
         # The reply goes out before the reader's first entry, which its task sends later.
         task = self._tasks.create_task(self._run_reader(command.session, opened.reader))
         # A callback, for a task may be cancelled before it has begun.
@@ -236,6 +338,12 @@ class ClientConnection:
         await asyncio.wait([subscription.task])
         return protocol.ok(command.id)
 
+    def _end(self, session: str, told: bytes) -> None:
+        """Ends a subscription, and says so when its reader has ended, so that nothing of the session comes after."""
+        task = self._subscriptions.pop(session).task
+        task.add_done_callback(lambda _: self._send(told))
+        task.cancel()
+
     def _set_presence(self, command: protocol.PresenceSet, who: Identity) -> bytes:
         who.require(Right.READ, command.session)
         subscription = self._subscriptions.get(command.session)
@@ -244,13 +352,13 @@ class ClientConnection:
         subscription.seat.update(state=command.state)
         return protocol.ok(command.id)
 
-    def _refresh(self, command: protocol.AuthRefresh, who: Identity) -> bytes:
-        identity = self._services.authenticator.identify(command.token)
-        if identity.id != who.id:
-            raise Refused(ErrorCode.UNAUTHORIZED, "the new token is of another user")
-        for session in self._subscriptions:
-            identity.require(Right.READ, session)
+    async def _refresh(self, command: protocol.AuthRefresh, who: Identity) -> bytes:
+        identity = await self._services.authenticator.identify(command.token, self._address)
+        if identity.caller != who.caller:
+            raise Refused(ErrorCode.UNAUTHORIZED, "the new token is of another user, or of another tenant")
         self._accept(identity)
+        # It may allow less than the one before, and that at once.
+        self.recheck()
         for session, subscription in self._subscriptions.items():
             tools = subscription.seat.member.tools if identity.may(Right.TOOLS, session) else ()
             subscription.seat.update(name=identity.name, roles=identity.roles, tools=tools)
@@ -266,50 +374,41 @@ class ClientConnection:
         self._identity = identity
         if self._expiry is not None:
             self._expiry.cancel()
-        left_s = identity.expires_at + self._settings.jwt_leeway_s - time.time()
+        left_s = identity.left_s(time.time(), self._settings.jwt_leeway_s)
         expired = Closing(CloseCode.TOKEN_EXPIRED, "token_expired")
-        self._expiry = asyncio.get_running_loop().call_later(max(0.0, left_s), self._close, expired)
-
-    def _welcome(self, hello: protocol.Hello) -> bytes:
-        who, s = self._who(), self._settings
-        return orjson.dumps(
-            {
-                "op": "welcome",
-                "id": hello.id,
-                "protocol": protocol.PROTOCOL_VERSION,
-                "server": SERVER,
-                "gateway": self._services.name,
-                "connection": self.id,
-                "user": {"id": who.id, "name": who.name},
-                "token_expires_at": who.expires_at,
-                "limits": {
-                    "frame_bytes": s.frame_bytes,
-                    "input_bytes": s.input_bytes,
-                    "subscriptions": s.subscriptions,
-                    "commands_per_second": s.commands_per_second,
-                    "commands_burst": s.commands_burst,
-                },
-                "heartbeat_ms": int(s.heartbeat_s * 1000),
-            }
-        )
+        self._expiry = asyncio.get_running_loop().call_later(left_s, self._close, expired)
 
     def _send(self, payload: bytes) -> None:
         self._outlet.write(protocol.text_message(payload))
 
+    def _beat(self, msg: WSMessage) -> None:
+        """Answers a ping, unless the peer does not take what it has been sent: then it gets no more."""
+        if msg.type is WSMsgType.PING and not self._outlet.congested:
+            self._outlet.write(protocol.pong_frame(msg.data))
+
     def _refuse(self, id_: int | None, refusal: Refused) -> None:
-        self._services.metrics.refusals.labels(refusal.code.value).inc()
+        self._services.metrics.refused(refusal)
         self._send(protocol.error(id_, refusal))
-        self._refusals += 1
-        if self._refusals >= self._settings.flood_refusals:
-            self._close(Closing(CloseCode.FLOOD, "flood"))
+        if self._refusals.take(time.monotonic()):
+            self._flooded()
+
+    def _flooded(self) -> None:
+        self._close(Closing(CloseCode.FLOOD, "flood"))
 
     def _close(self, closing: Closing) -> None:
-        if not self._closing.done():
-            self._closing.set_result(closing)
+        """Ends all tasks of the connection; of several reasons the first is given."""
+        if self._closing is None:
+            self._closing = closing
+            if self._serving:
+                self._begin(_raise(closing))
 
-    async def _watch(self) -> None:
-        """Ends all tasks of the connection when it is to be closed."""
-        raise await self._closing
+    def _begin(self, work: Coroutine[object, object, None]) -> asyncio.Task[None] | None:
+        """As a task of the connection, unless they are all being ended."""
+        try:
+            return self._tasks.create_task(work)
+        except RuntimeError:
+            work.close()
+            return None
 
     async def _say_goodbye(self, closing: Closing) -> None:
         self._services.metrics.closes.labels(str(int(closing.code))).inc()
@@ -322,12 +421,8 @@ class _Ended(Exception):
     """The peer has closed the connection, or it broke."""
 
 
-def _first(group: BaseExceptionGroup[Closing]) -> Closing:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, Closing)
-    return error
+async def _raise(closing: Closing) -> None:
+    raise closing
 
 
 def bearer(request: web.Request) -> str | None:

@@ -21,6 +21,10 @@ class Witness:
         if len(self._states) < _KEPT:
             self._states[seq] = state
 
+    def forget(self) -> None:
+        """What it saw was folded without something that had been missed: it is not what the log makes of it."""
+        self._states.clear()
+
     def after(self, seq: int) -> SessionState | None:
         """The state right after entry `seq`; None if it was folded before the witness looked."""
         return self._states.get(seq)

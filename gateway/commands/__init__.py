@@ -10,11 +10,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, assert_never
 
-from broker.interfaces import Directory, JobQueue, SessionLog
+from broker.interfaces import Alarms, Directory, JobQueue, SessionLog
 from broker.schema import Schemas
+from broker.subjects import AlarmPlace, split_key
 from gateway import plane, protocol
+from gateway.admission import Admission
+from gateway.attachments import Attachments
+from gateway.auditing import Auditing, audited
 from gateway.auth import Identity
-from gateway.commands import approvals, copies, handoffs, inputs, listing, runs, sessions, tools
+from gateway.commands import approvals, copies, handoffs, inputs, listing, runs, scheduling, sessions, tools
 from gateway.commands.activity import Activity
 from gateway.commands.answers import Answer, answer
 from gateway.commands.context import CommandContext
@@ -25,7 +29,9 @@ from gateway.config import GatewaySettings
 from gateway.fields import Writing
 from gateway.hub import Hub
 from gateway.metrics import GatewayMetrics
+from gateway.operations import operation_of
 from gateway.tracing import GatewayTracing
+from gateway.usage import Usage
 
 __all__ = ["Answer", "Commands", "Executor", "SessionCommand"]
 
@@ -60,36 +66,60 @@ class Commands:
         settings: GatewaySettings,
         metrics: GatewayMetrics,
         tracing: GatewayTracing,
+        *,
+        auditing: Auditing,
+        attachments: Attachments,
+        admission: Admission,
+        usage: Usage,
+        alarms: Alarms,
     ) -> None:
+        self._auditing = auditing
         self._tracing = tracing
         self._context = partial(
-            CommandContext, hub, log, jobs, settings, metrics, directory, Activity(directory), Schemas()
+            CommandContext,
+            *(hub, log, jobs, settings, metrics, directory, Activity(directory), Schemas(), attachments),
+            *(admission, usage, alarms),
         )
 
     async def look(self, session: str, who: Identity) -> dict[str, Any] | None:
         """The session as it is now. Raises Refused, InvalidName, Unavailable."""
-        return await look(self._reading(session), session, who)
+        who.check()
+        return await look(self._reading(session, who), session, who)
 
     async def answer(self, session: str, run_id: str, who: Identity) -> Answer:
         """What a run has come to. Raises Refused, InvalidName, Unavailable."""
-        return await answer(self._reading(session), session, run_id, who)
+        who.check()
+        return await answer(self._reading(session, who), session, run_id, who)
 
-    def _reading(self, session: str) -> CommandContext:
+    async def make_due(self, place: AlarmPlace, delivery: int) -> scheduling.Due:
+        """Sends a scheduled input whose time has come. Raises Unavailable."""
+        tenant, _ = split_key(place.session)
+        ctx = self._context(self._tracing.command(None, place.session, None), tenant)
+        return await scheduling.make_due(ctx, place, delivery)
+
+    def _reading(self, session: str, who: Identity) -> CommandContext:
         """For what writes nothing, and so leaves no span."""
-        return self._context(self._tracing.command(None, session, None))
+        return self._context(self._tracing.command(None, who.key(session), None), who.tenant)
 
     async def carry_out(self, command: SessionCommand, who: Identity, executor: Executor) -> dict[str, Any]:
         """What the `ok` reply carries. Raises Refused, Unavailable."""
+        who.check()
+        who = who.doing(operation_of(command))
         given = command.trace if isinstance(command, Writing) else None
-        session = "" if isinstance(command, plane.SessionList | plane.HandoffList) else command.session
+        session = "" if isinstance(command, plane.SessionList | plane.HandoffList) else who.key(command.session)
         with self._tracing.command(command, session, given) as trace:
-            return await self._carry_out(self._context(trace), command, who, executor)
+            action = audited(command)
+            if action is not None:
+                async with self._auditing.action(*action, who):
+                    return await self._carry_out(self._context(trace, who.tenant), command, who, executor)
+            return await self._carry_out(self._context(trace, who.tenant), command, who, executor)
 
     async def _carry_out(
         self, ctx: CommandContext, command: SessionCommand, who: Identity, executor: Executor
     ) -> dict[str, Any]:
         match command:
             case protocol.InputSend():
+                ctx.admission.send(who)
                 return await inputs.send(ctx, command, who)
             case protocol.InputCancel():
                 return await inputs.cancel(ctx, command, who)

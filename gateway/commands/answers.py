@@ -11,7 +11,7 @@ from broker.events import Entry, Event, RunCacheable, RunError, RunFinished
 from broker.interfaces import Of
 from broker.loading import entry_of, read_messages
 from broker.state import SessionState
-from broker.subjects import SessionSubjects
+from broker.subjects import SessionSubjects, input_id_of
 from gateway.auth import Identity, Right
 from gateway.commands.context import CommandContext
 
@@ -63,8 +63,8 @@ class Answer:
 
 def is_over(state: SessionState, run_id: str) -> bool:
     """Nothing more comes of the run: it has ended, or can never start."""
-    input_id = run_id.removeprefix("run_")
-    if run_id in state.runs or state.queued(input_id) is not None:
+    input_id = input_id_of(run_id)
+    if run_id in state.runs or state.queued(input_id) is not None or state.planned(input_id) is not None:
         return False
     # An input that has just been applied is in a run that has just begun; one that nobody knows comes to nothing.
     return input_id in state.seen or state.end_of(run_id) is not None
@@ -78,7 +78,7 @@ async def answer(ctx: CommandContext, session: str, run_id: str, who: Identity) 
 
 
 async def _answer(ctx: CommandContext, subjects: SessionSubjects, state: SessionState, run_id: str) -> Answer:
-    input_id = run_id.removeprefix("run_")
+    input_id = input_id_of(run_id)
     wire: dict[str, Any] = {"session": subjects.session, "runId": run_id, "inputId": input_id}
     wire |= {"status": _status(state, run_id), "reason": None, "error": None, "text": None, "messages": []}
     ended, fate = state.end_of(run_id), state.fate(input_id)
@@ -99,15 +99,17 @@ async def _answer(ctx: CommandContext, subjects: SessionSubjects, state: Session
 
 
 def _status(state: SessionState, run_id: str) -> str:
-    """queued, running, requires_action, success, cancelled, error, failed, or ended (how is long forgotten).
+    """scheduled, queued, running, requires_action, success, cancelled, error, failed, or ended (how is long forgotten).
 
     Raises Refused (run_not_found).
     """
-    input_id = run_id.removeprefix("run_")
+    input_id = input_id_of(run_id)
     if run_id in state.runs:
         return "requires_action" if _waits_for_people(state, run_id) else "running"
     if state.queued(input_id) is not None:
         return "queued"
+    if state.planned(input_id) is not None:
+        return "scheduled"
     ended, fate = state.end_of(run_id), state.fate(input_id)
     if ended is not None:
         return ended.status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,14 @@ import orjson
 from broker.clock import now_ms
 from broker.errors import ErrorCode, Refused
 from broker.events import Entry, Event
-from broker.interfaces import Directory, JobQueue, Of, SessionLog
-from broker.lease import has_work, pool_of
+from broker.interfaces import Alarms, Directory, JobQueue, Of, SessionLog
+from broker.lease import has_work, queue_of
 from broker.schema import SchemaInvalid, Schemas
 from broker.state import Ended, SessionState
-from broker.subjects import MAIN_LANE
+from broker.subjects import MAIN_LANE, session_key
 from broker.tracing import TraceContext
+from gateway.admission import Admission
+from gateway.attachments import Attachments
 from gateway.auth import Identity, Right
 from gateway.commands.activity import Activity
 from gateway.config import GatewaySettings
@@ -26,9 +28,7 @@ from gateway.feed import Feed
 from gateway.hub import Hub
 from gateway.metrics import GatewayMetrics
 from gateway.tracing import CommandTrace
-
-_ENVELOPE_LEVELS = 8
-"""Levels of nesting that an entry puts around a value, and some more; the log's JSON has at most 254."""
+from gateway.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Folded:
 
 @dataclass(frozen=True, slots=True)
 class CommandContext:
-    """What a command has at hand: all but `trace` is shared by all commands of a gateway."""
+    """What a command has at hand: all but `trace` and `tenant` is shared by all commands of a gateway."""
 
     hub: Hub
     log: SessionLog
@@ -53,7 +53,13 @@ class CommandContext:
     directory: Directory
     activity: Activity
     schemas: Schemas
+    attachments: Attachments
+    admission: Admission
+    usage: Usage
+    alarms: Alarms
     trace: CommandTrace
+    tenant: str
+    """Whose sessions the command's names mean."""
 
     @asynccontextmanager
     async def session(self, name: str, *, fresh: bool = True) -> AsyncIterator[Feed]:
@@ -62,7 +68,7 @@ class CommandContext:
         With `fresh`, its state has everything that was stored before: what somebody has learnt at another gateway is
         known here too. Without, it may be a moment behind.
         """
-        async with self.hub.session(name) as feed:
+        async with self.hub.session(session_key(self.tenant, name)) as feed:
             await feed.ready()
             if fresh:
                 await self.catch_up(feed)
@@ -72,7 +78,7 @@ class CommandContext:
         """Returns when the feed has every record that the log has now. Raises Unavailable."""
         head = await self.log.head(feed.subjects, Of.RECORDS)
         if head is not None:
-            await feed.reached(head.seq)
+            await feed.proven(head.seq)
 
     def entry(self, event: Event, who: Identity, message_id: str, cause: TraceContext | None = None) -> Entry:
         """`message_id` must differ from those of other commands: an inputId, or text with a colon, which no id has.
@@ -82,8 +88,17 @@ class CommandContext:
         trace, by = self.trace.context(cause), who.participant()
         return Entry(id=message_id, ts=now_ms(), events=(event,), by=by, trace=trace, via=self.trace.gateway)
 
-    async def append(self, feed: Feed, entry: Entry, foreseen: SessionState | None = None) -> Folded:
-        """Stores a participant's entry and waits until it is folded. Raises Unavailable.
+    def begins(self, feed: Feed) -> AbstractAsyncContextManager[None]:
+        """Within, something is stored by which a session may begin. Raises Refused (too_many_sessions, storage_full)."""
+        self.usage.check_room(self.tenant)
+        state = feed.state
+        return self.usage.beginning(feed.subjects.key, new=state.as_of == state.deleted_seq)
+
+    async def append(
+        self, feed: Feed, entry: Entry, foreseen: SessionState | None = None, expected: int | None = None
+    ) -> Folded:
+        """Stores a participant's entry and waits until it is folded. Raises Unavailable, and WrongSequence if the last one
+        of a participant is not the one that is `expected`.
 
         With `foreseen`, the state that the entry is about to lead to, a worker is called before the fold has seen it.
         """
@@ -92,19 +107,20 @@ class CommandContext:
             deleted = feed.state.deleted_seq
             message_id = f"{deleted}:{entry.id}" if deleted else entry.id
             with self.trace.append():
-                stored = await self.log.append_input(feed.subjects, entry, message_id)
+                stored = await self.log.append_input(feed.subjects, entry, message_id, expected)
             if foreseen is not None:
                 await self.offer_job(feed, foreseen, MAIN_LANE)
-            await feed.reached(stored.seq)
+            # If it turns out that something before it was missed, the feed is read afresh first, and the witness forgets.
+            await feed.proven(stored.seq)
             return Folded(stored.seq, stored.duplicate, witness.after(stored.seq) or feed.state, entry.ts)
 
     async def offer_job(self, feed: Feed, state: SessionState, lane: str) -> None:
         """Calls a worker to a lane, if there is something to do in it. Raises Unavailable."""
         if has_work(state, lane):
-            await self.jobs.offer(feed.subjects, lane, pool_of(state, lane))
+            await self.jobs.offer(feed.subjects, lane, *queue_of(state, lane))
 
     def check_size(self, field_name: str, value: Any) -> None:
-        """Raises Refused (content_too_large, bad_command) for a value that is larger than an input, or nested too deeply."""
+        """Raises Refused (content_too_large) for a value that is larger than an input."""
         check_json(field_name, value, self.settings.input_bytes)
 
     def check_schema(self, schema: Mapping[str, Any] | None, value: Any, code: ErrorCode) -> None:
@@ -118,14 +134,8 @@ class CommandContext:
 
 
 def check_json(field_name: str, value: Any, limit: int) -> None:
-    """Raises Refused (content_too_large, bad_command)."""
-    nested = value
-    for _ in range(_ENVELOPE_LEVELS):
-        nested = [nested]
-    try:
-        size = len(orjson.dumps(nested)) - 2 * _ENVELOPE_LEVELS
-    except orjson.JSONEncodeError:
-        raise Refused(ErrorCode.BAD_COMMAND, f"`{field_name}` is nested too deeply", field=field_name) from None
+    """Raises Refused (content_too_large)."""
+    size = len(orjson.dumps(value))
     if size > limit:
         raise Refused(
             ErrorCode.CONTENT_TOO_LARGE, f"`{field_name}` has {size} bytes, the limit is {limit}", limit=limit

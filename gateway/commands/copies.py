@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -10,8 +11,11 @@ import orjson
 from broker.errors import ErrorCode, Refused
 from broker.events import MessagesImported, SessionCreated, SessionDeleted
 from broker.loading import read_messages
+from broker.queues import Priority
 from broker.session_config import config_to_wire
+from broker.subjects import AttachmentPlace
 from broker.transcript import Message
+from gateway.attachments import place_of
 from gateway.auth import Identity, Right
 from gateway.commands.context import CommandContext, short_id
 from gateway.commands.sessions import require_manager
@@ -35,19 +39,34 @@ async def fork(ctx: CommandContext, command: SessionFork, who: Identity) -> dict
         found = await read_messages(ctx.log, feed.subjects, before, MESSAGES_MAX)
     messages = [m for m in found if m.status == "done" and not m.rolled_back]
     _check_size(messages)
-    about = SessionCreated(source.title, source.metadata, config_to_wire(source.config))
+    config = source.config
+    if config.priority == Priority.HIGH and not who.may(Right.PRIORITY, command.to):
+        config = replace(config, priority=Priority.NORMAL)
+    about = SessionCreated(source.title, source.metadata, config_to_wire(config))
     mark = short_id(f"{command.session}:{before}:{who.id}")
     async with ctx.session(command.to) as feed:
         if feed.state.as_of and not (feed.state.deleted_seq == feed.state.as_of):
             raise Refused(ErrorCode.SESSION_EXISTS, f"the session {command.to!r} is in use")
-        created = await ctx.append(feed, ctx.entry(about, who, f"fork:{mark}"))
+        async with ctx.begins(feed):
+            created = await ctx.append(feed, ctx.entry(about, who, f"fork:{mark}"))
         if created.duplicate or created.state.created_seq != created.seq:
             raise Refused(ErrorCode.SESSION_EXISTS, "somebody else has just made this session")
+        await _copy_attachments(
+            ctx, place_of(who.key(command.session), source), messages, place_of(who.key(command.to), created.state)
+        )
         for n, part in enumerate(_records(messages)):
             event = MessagesImported(part, command.session)
             await ctx.append(feed, ctx.entry(event, who, f"fork:{mark}:{n}"))
     await ctx.activity.note(command.to, who)
     return {"session": command.to, "messages": len(messages)}
+
+
+async def _copy_attachments(
+    ctx: CommandContext, source: AttachmentPlace, messages: list[Message], target: AttachmentPlace
+) -> None:
+    """A copy of each: the sessions live and end without each other."""
+    ids = [reference.get("id") for message in messages for reference in message.attachments]
+    await ctx.attachments.copy(source, [id_ for id_ in ids if isinstance(id_, str)], target)
 
 
 def _check_size(messages: list[Message]) -> None:
@@ -94,5 +113,6 @@ async def delete(ctx: CommandContext, command: SessionDelete, who: Identity) -> 
             who.require(Right.READ, command.session)
         if feed.state.deleted_seq:
             await ctx.log.forget_before(feed.subjects, feed.state.deleted_seq)
-    await ctx.directory.forget("user", who.id, command.session)
+            await ctx.usage.gone(feed.subjects.key, feed.state.deleted_seq)
+    await ctx.directory.forget("user", who.id, who.key(command.session))
     return {"session": command.session}

@@ -10,9 +10,6 @@ from gateway.auth import Identity, Right
 from gateway.commands.context import CommandContext
 from gateway.protocol import History
 
-_HISTORY_BYTES = 8 << 20
-"""Text that one `history` reply may add up to; fewer messages are returned beyond it, at least one."""
-
 
 async def history(ctx: CommandContext, command: History, who: Identity) -> dict[str, Any]:
     """Raises Refused, Unavailable."""
@@ -22,14 +19,16 @@ async def history(ctx: CommandContext, command: History, who: Identity) -> dict[
         # One more than asked for tells whether there are more; what is still being said is not counted.
         want = command.limit + 1 + sum(len(lane.streams) for lane in feed.state.lanes.values())
         found = await read_messages(ctx.log, feed.subjects, before, want)
-        return _reply([m for m in found if m.status == "done"], command.limit)
+        done = [m for m in found if m.status == "done"]
+        return _reply(done, command.limit, ctx.settings.history_chars)
 
 
-def _reply(found: list[Message], limit: int) -> dict[str, Any]:
+def _reply(found: list[Message], limit: int, chars: int) -> dict[str, Any]:
+    """As many of the latest as `limit` and `chars` allow, and at least one."""
     size, chosen = 0, 0
     for message in reversed(found):
         size += message.length
-        if chosen == limit or (chosen and size > _HISTORY_BYTES):
+        if chosen == limit or (chosen and size > chars):
             break
         chosen += 1
     # The next page is asked for by an entry: what one entry added is not torn apart.

@@ -11,6 +11,7 @@ from broker.errors import ErrorCode, Refused
 from broker.interfaces import Noted
 from broker.loading import load_state
 from broker.state import SessionState
+from broker.subjects import split_key
 from broker.view import handoff_view
 from gateway.auth import Identity, Right
 from gateway.commands.context import CommandContext
@@ -24,8 +25,8 @@ _LOOKED_AT = 400
 async def sessions(ctx: CommandContext, command: SessionList, who: Identity) -> dict[str, Any]:
     """Raises Refused, Unavailable."""
     before = _position(command.after)
-    found = await ctx.directory.noted("user", who.id, before, _LOOKED_AT + 1)
-    readable = [noted for noted in found if who.may(Right.READ, noted.session)]
+    found = await ctx.directory.noted("user", who.id, before, _LOOKED_AT + 1, who.tenant)
+    readable = [noted for noted in found if who.may(Right.READ, _name_of(noted))]
     chosen = readable[: command.limit]
     states = await _states(ctx, chosen)
     listed = []
@@ -56,24 +57,29 @@ async def handoffs(ctx: CommandContext, command: HandoffList, who: Identity) -> 
     """Raises Unavailable."""
     waiting: dict[str, dict[str, Any]] = {}
     for role in who.roles:
-        found = await ctx.directory.noted("handoff", role, None, _LOOKED_AT)
-        allowed = [noted for noted in found if who.may(Right.STEER, noted.session)]
+        found = await ctx.directory.noted("handoff", role, None, _LOOKED_AT, who.tenant)
+        allowed = [noted for noted in found if who.may(Right.STEER, _name_of(noted))]
         for noted, state in zip(allowed, await _states(ctx, allowed), strict=True):
             views = [h for h in state.handoffs.values() if h.status == "waiting" and h.to == role]
             if not views:
                 await ctx.directory.forget("handoff", role, noted.session, noted)
             for handoff in views:
-                since = {"session": noted.session, "since": noted.ts}
+                since = {"session": _name_of(noted), "since": noted.ts}
                 waiting[handoff.id] = since | handoff_view(handoff)
     return {"handoffs": sorted(waiting.values(), key=lambda h: h["since"])[: command.limit]}
+
+
+def _name_of(noted: Noted) -> str:
+    """As the session's tenant knows it."""
+    return split_key(noted.session)[1]
 
 
 async def _states(ctx: CommandContext, noted: Sequence[Noted]) -> list[SessionState]:
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def state_of(session: str) -> SessionState:
+    async def state_of(key: str) -> SessionState:
         async with gate:
-            return await load_state(ctx.log, ctx.log.subjects(session))
+            return await load_state(ctx.log, ctx.log.subjects(key))
 
     async with asyncio.TaskGroup() as tasks:
         loading = [tasks.create_task(state_of(n.session)) for n in noted]
@@ -82,7 +88,7 @@ async def _states(ctx: CommandContext, noted: Sequence[Noted]) -> list[SessionSt
 
 def _session(noted: Noted, state: SessionState) -> dict[str, Any]:
     return {
-        "session": noted.session,
+        "session": _name_of(noted),
         "title": state.title,
         "metadata": dict(state.metadata),
         "createdBy": by_to_wire(state.created_by),

@@ -14,9 +14,12 @@ from aiohttp import hdrs, web
 
 from broker.errors import ErrorCode, Refused
 from broker.versions import VERSION
+from gateway.addresses import counted_as
+from gateway.agui.serving import AgUi
 from gateway.auth import Identity, Right
-from gateway.execution import rate_limited
+from gateway.http.administration import Administration
 from gateway.http.answering import Admit, input_id_of, json_answer
+from gateway.http.attachments import AttachmentApi
 from gateway.http.carrying import carry_out, subscription, within
 from gateway.http.cors import Cors
 from gateway.http.declarations import EVENT_STREAM, JSON, Operation
@@ -27,7 +30,8 @@ from gateway.http.requests import Call, Checks, accepted, read_call
 from gateway.http.routing import routes
 from gateway.http.runs import Runs
 from gateway.http.streams import STREAM_HEADERS, EventStream
-from gateway.limits import CallerLimits
+from gateway.http.ui_messages.chats import Chats
+from gateway.origins import Origins
 from gateway.services import Services
 from gateway.websocket import bearer
 
@@ -45,17 +49,31 @@ class HttpApi:
         settings = services.settings
         self._services = services
         self._admit = admit
-        self._cors = Cors(settings.cors_origins)
-        self._limits = CallerLimits(settings.requests_per_second, settings.requests_burst)
+        self._cors = Cors(Origins(settings.cors_origins))
+        self._limits = services.admission.requests
         self._checks = Checks()
-        runs = Runs(services, admit, self._limits)
+        administration = Administration(services)
+        runs = Runs(services, admit)
+        chats = Chats(services, admit)
+        attachments = AttachmentApi(services.attachments, services.metrics)
         self._handlers: dict[str, Handler] = {
+            "runAgent": AgUi(services, admit).run,
             "createRun": runs.create,
             "createRuns": runs.create_many,
             "getRun": runs.get,
+            "uploadAttachment": attachments.upload,
+            "listAttachments": attachments.listed,
+            "downloadAttachment": attachments.download,
+            "deleteAttachment": attachments.remove,
             "getSession": self._look,
             "readEvents": self._events,
             "subscribe": self._subscribe,
+            "sendChat": chats.send,
+            "resumeChat": chats.resume,
+            "listChatMessages": chats.messages,
+            "createRevocation": administration.revoke,
+            "listRevocations": administration.revocations,
+            "readAudit": administration.audit,
         }
 
     def add_to(self, app: web.Application) -> None:
@@ -67,10 +85,11 @@ class HttpApi:
 
     def _route(self, operation: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         handler = self._handlers.get(operation.name, self._command)
-        body_bytes = self._services.settings.frame_bytes
+        settings = self._services.settings
+        body_bytes = settings.chat_bytes if operation.large else settings.frame_bytes
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            who = self._identify(request)
+            who = await self._identify(request)
             call = await read_call(operation, request, who, self._checks, body_bytes)
             return await handler(call)
 
@@ -91,7 +110,7 @@ class HttpApi:
         except web.HTTPNotFound:
             response = _answer_problem(Problem(HttpCode.NOT_FOUND, f"there is nothing at {request.path[:100]}"))
         except Refused as refusal:
-            self._services.metrics.refusals.labels(refusal.code.value).inc()
+            self._services.metrics.refused(refusal)
             response = _answer_problem(problem_of(refusal))
         except Problem as problem:
             response = _answer_problem(problem)
@@ -121,25 +140,21 @@ class HttpApi:
         text = f"here is only {methods}"
         return _answer_problem(Problem(HttpCode.METHOD_NOT_ALLOWED, text, headers={"Allow": methods}))
 
-    def _identify(self, request: web.Request) -> Identity:
+    async def _identify(self, request: web.Request) -> Identity:
         """Who asks, if they may ask just now. Raises Refused."""
-        now = time.monotonic()
+        now, address = time.monotonic(), self._services.admission.address_of(request)
         try:
             token = bearer(request)
             if token is None:
                 raise Refused(ErrorCode.UNAUTHORIZED, "give a token in the Authorization header, as Bearer")
-            who = self._services.authenticator.identify(token)
+            who = await self._services.authenticator.identify(token, address)
         except Refused:
             # Guessing is limited, too; who has a token is not held up by who has none at the same address.
-            self._take(f"address {request.remote}", now)
+            self._limits.require(f"address {counted_as(address)}", now)
             raise
-        self._take(f"user {who.id}", now)
+        self._limits.require(f"user {who.caller}", now)
+        who.check()
         return who
-
-    def _take(self, caller: str, now: float) -> None:
-        wait_s = self._limits.take(caller, now)
-        if wait_s:
-            raise rate_limited(wait_s)
 
     # --- operations that are commands ----------------------------------------------------------------------------------
 
@@ -163,7 +178,7 @@ class HttpApi:
         command = subscription(call.fields)
         call.who.require(Right.READ, command.session)
         async with within(self._services, "page"):
-            page = await read_page(self._services, command, call.extra.get("limit", PAGE_DEFAULT))
+            page = await read_page(self._services, command, call.who, call.extra.get("limit", PAGE_DEFAULT))
         return json_answer(page, headers={"Vary": "Accept"})
 
     async def _subscribe(self, call: Call) -> web.StreamResponse:

@@ -56,6 +56,26 @@ _SESSION_FRAMES: Mapping[str, Any] = {
     "log.back": s.thing({}),
 }
 """What readers of a session get, on either wire."""
+_ANY_NUMBER = s.whole(0, 2**53)
+_RATE = {"type": "number", "minimum": 0}
+_LIMITS = s.thing(
+    {
+        **dict.fromkeys(("frame_bytes", "input_bytes", "subscriptions", "command_queue"), _ANY_NUMBER),
+        **dict.fromkeys(("scheduled_inputs", "scheduled_bytes"), _ANY_NUMBER),
+        "schedule_ahead_s": {"type": "number", "minimum": 1},
+        **{
+            f"{what}_{how}": schema
+            for what in ("commands", "bytes", "inputs", "joins", "requests")
+            for how, schema in (("per_second", _RATE), ("burst", _ANY_NUMBER))
+        },
+        **dict.fromkeys(
+            ("user_connections", "address_connections", "tenant_sessions", "tenant_bytes"),
+            s.whole(0, 2**53, description="0: as many as there is room for"),
+        ),
+        **dict.fromkeys(("pace_factor", "user_frames_per_second", "address_frames_per_second"), _RATE),
+    }
+)
+"""What the client may do, by the names of the settings."""
 _REPLIES: Mapping[str, Any] = {
     "welcome": s.thing(
         {
@@ -66,7 +86,7 @@ _REPLIES: Mapping[str, Any] = {
             "connection": s.TEXT,
             "user": s.thing({"id": s.TEXT, "name": s.maybe(s.TEXT)}),
             "token_expires_at": s.whole(0, 2**53),
-            "limits": s.OBJECT,
+            "limits": _LIMITS,
             "heartbeat_ms": s.whole(0, 2**53),
         }
     ),
@@ -74,6 +94,10 @@ _REPLIES: Mapping[str, Any] = {
     "error": s.thing({"id": s.maybe(_ID), "code": s.TEXT, "message": s.TEXT, "retryable": s.FLAG}),
     "pong": s.thing({"id": _ID, "ts": s.TIME_MS}),
 }
+_ENDED: Mapping[str, Any] = {
+    "session.unsubscribed": s.thing({**_IN_SESSION, "code": s.TEXT, "message": s.TEXT}, {"right": s.TEXT})
+}
+"""What only a connection with several sessions is told: a stream of one session just ends."""
 _CLOSING = s.thing({"code": s.TEXT}, {"retry_after_ms": s.whole(0, 2**53)})
 
 
@@ -105,7 +129,7 @@ def _command(operation: Operation) -> dict[str, Any]:
 
 def frames() -> dict[str, Any]:
     """The schema of each frame of the server, by its `op`."""
-    return {**_REPLIES, **_SESSION_FRAMES}
+    return {**_REPLIES, **_SESSION_FRAMES, **_ENDED}
 
 
 def document(version: str) -> dict[str, Any]:
@@ -167,7 +191,11 @@ def _operations(own: list[str]) -> dict[str, Any]:
             "messages": _refs("socket", own),
             "reply": {"channel": socket, "messages": _refs("socket", replies)},
         },
-        "tell": {"action": "send", "channel": socket, "messages": _refs("socket", _TOLD)},
+        "tell": {
+            "action": "send",
+            "channel": socket,
+            "messages": _refs("socket", [*_TOLD, "frame:session.unsubscribed"]),
+        },
         "stream": {"action": "send", "channel": stream, "messages": _refs("stream", _STREAMED)},
     }
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_EXPOSED = "Content-Location, ETag, Location, Retry-After"
-_HEADERS = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID"
+from gateway.origins import ANY, Origins
+
+_EXPOSED = "Accept-Ranges, Content-Disposition, Content-Location, Content-Range, ETag, Location, Retry-After"
+_HEADERS = (
+    "Authorization, Content-Disposition, Content-Type, Idempotency-Key, If-None-Match, If-Range, Last-Event-ID, Range"
+)
 _MAX_AGE_S = 600
 
 
 class Cors:
     """What to add to answers. Tokens come in a header that a page has to set itself, so there are no credentials."""
 
-    def __init__(self, origins: str) -> None:
-        """`origins`: a list separated by commas; `*`: all; empty: none."""
-        self._origins = frozenset(origin.strip().rstrip("/") for origin in origins.split(",") if origin.strip())
+    def __init__(self, origins: Origins) -> None:
+        self._origins = origins.named
 
     def headers(self, origin: str | None) -> Mapping[str, str]:
         """For an answer to a page of `origin`."""
         if not self._origins:
             return {}
-        if "*" in self._origins:
+        if ANY in self._origins:
             return {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": _EXPOSED}
         if origin not in self._origins:
             return {"Vary": "Origin"}

@@ -12,6 +12,8 @@ from gateway.http.problems import HttpCode
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
+ANY_MEDIA = "*/*"
+"""Content of any type."""
 
 JsonSchema = Mapping[str, Any]
 
@@ -50,7 +52,9 @@ class Operation:
 
     `op` is the command of the protocol that it is ("": HTTP alone has it); `right` what the token must give in the
     session ("": it depends). `refusals` are the codes of its own, beyond those of every operation. `body` is the schema
-    of a JSON object, which may be left out if `optional`. What the parts of a `batch` are refused with is in its answer.
+    of a JSON object, which may be left out if `optional`; one that is `large` brings a conversation, and may have
+    `chat_bytes`. `takes` is the media type of another body, which its handler reads as it comes. What the parts of a
+    `batch` are refused with is in its answer.
     """
 
     name: str
@@ -63,6 +67,8 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     body: JsonSchema | None = None
     optional: bool = False
+    large: bool = False
+    takes: str = ""
     batch: bool = False
     refusals: tuple[str, ...] = ()
 

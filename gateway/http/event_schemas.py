@@ -18,6 +18,7 @@ _JSON: dict[str, dict[str, Any]] = {
     "Sequence[str]": {"type": "array", "items": {"type": "string"}},
     "Sequence[str] | None": {"type": "array", "items": {"type": "string"}},
     "Sequence[Mapping[str, Any]]": {"type": "array", "items": {"type": "object"}},
+    "Sequence[Mapping[str, Any]] | None": {"type": "array", "items": {"type": "object"}},
 }
 """By annotation. What is None is left out on the wire."""
 

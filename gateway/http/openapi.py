@@ -11,6 +11,7 @@ from gateway.http.operations import OPERATIONS
 from gateway.http.problems import CONFLICT, MEDIA_TYPE, STATUS, TITLES
 
 _COMPONENTS: Mapping[str, Any] = {
+    "Attachment": s.ATTACHMENT,
     "By": s.BY,
     "Config": s.CONFIG,
     "Entry": s.ENTRY,
@@ -33,6 +34,8 @@ _EVENT = {
         "data": {"type": "string", "contentMediaType": JSON},
     },
 }
+
+_BYTES = {"type": "string", "format": "binary"}
 
 _TEXT = (
     "The sessions of an Antiphon gateway over HTTP. What commands mean, and what entries say, is in PROTOCOL.md; how "
@@ -74,6 +77,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
     if operation.body is not None:
         content = {JSON: {"schema": _plain(operation.body)}}
         wire["requestBody"] = {"required": not operation.optional, "content": content}
+    if operation.takes:
+        wire["requestBody"] = {"required": True, "content": {operation.takes: {"schema": _BYTES}}}
     answers = {str(status): _answer(answer, operation) for status, answer in sorted(operation.answers.items())}
     return wire | {"responses": answers | _problems(operation)}
 
@@ -101,7 +106,7 @@ def _answer(answer: Answer, operation: Operation) -> dict[str, Any]:
         }
     content: dict[str, Any] = {} if answer.schema is None else {JSON: {"schema": _plain(answer.schema)}}
     for media in answer.also:
-        content[media] = {"schema": _EVENT if media == EVENT_STREAM else {}}
+        content[media] = {"schema": _EVENT if media == EVENT_STREAM else _BYTES}
     links = {name: _link(name, operation) for name in answer.leads_to}
     return wire | ({"content": content} if content else {}) | ({"links": links} if links else {})
 

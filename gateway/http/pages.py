@@ -10,8 +10,9 @@ from broker.errors import LogError
 from gateway.framing import LINES, Framing
 from gateway.protocol import Subscribe
 from gateway.reader import SessionReader
+from gateway.rights import Identity
 from gateway.services import Services
-from gateway.subscribing import open_reader
+from gateway.subscribing import check_join, open_reader
 
 PAGE_BYTES = 1 << 20
 """Bytes of entries after which a page ends, though it has fewer than were asked for."""
@@ -35,6 +36,8 @@ class PageOutlet:
         self.error: LogError | None = None
         self._limit = limit
         self._bytes = 0
+
+    gone = False
 
     @property
     def congested(self) -> bool:
@@ -64,10 +67,11 @@ class PageOutlet:
             raise _Full
 
 
-async def read_page(services: Services, command: Subscribe, limit: int) -> bytes:
+async def read_page(services: Services, command: Subscribe, who: Identity, limit: int) -> bytes:
     """The page, as JSON. Raises Refused, InvalidName, Unavailable."""
+    check_join(services, who.key(command.session), who)
     outlet = PageOutlet(limit)
-    async with services.hub.session(command.session) as feed:
+    async with services.hub.session(who.key(command.session)) as feed:
         opened = await open_reader(feed, services.log, outlet, services.metrics, command)
         async with asyncio.TaskGroup() as tasks:
             filling = tasks.create_task(_fill(opened.reader, outlet))

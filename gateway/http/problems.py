@@ -23,8 +23,12 @@ class HttpCode(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     NOT_ACCEPTABLE = "not_acceptable"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    UPLOAD_TIMEOUT = "upload_timeout"
+    RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
+    NOT_SUPPORTED = "not_supported"
     DRAINING = "draining"
     OVERLOADED = "overloaded"
+    HISTORY_CHANGED = "history_changed"
 
 
 STATUS: Mapping[str, int] = {
@@ -43,12 +47,18 @@ STATUS: Mapping[str, int] = {
     ErrorCode.CALL_NOT_FOUND: 404,
     ErrorCode.APPROVAL_NOT_FOUND: 404,
     ErrorCode.HANDOFF_NOT_FOUND: 404,
+    ErrorCode.ATTACHMENT_NOT_FOUND: 404,
     HttpCode.METHOD_NOT_ALLOWED: 405,
     HttpCode.NOT_ACCEPTABLE: 406,
+    HttpCode.UPLOAD_TIMEOUT: 408,
     ErrorCode.CURSOR_EPOCH: 410,
     ErrorCode.CURSOR_FUTURE: 410,
     ErrorCode.CONTENT_TOO_LARGE: 413,
     HttpCode.UNSUPPORTED_MEDIA_TYPE: 415,
+    ErrorCode.MEDIA_TYPE_REFUSED: 415,
+    HttpCode.RANGE_NOT_SATISFIABLE: 416,
+    HttpCode.NOT_SUPPORTED: 422,
+    ErrorCode.TOO_FAR_AHEAD: 422,
     ErrorCode.BAD_OPTION: 422,
     ErrorCode.ARGUMENTS_INVALID: 422,
     ErrorCode.RESULT_INVALID: 422,
@@ -57,6 +67,7 @@ STATUS: Mapping[str, int] = {
     ErrorCode.CONFIG_INVALID: 422,
     ErrorCode.RATE_LIMITED: 429,
     ErrorCode.QUEUE_FULL: 429,
+    ErrorCode.TOO_MANY_CONNECTIONS: 429,
     ErrorCode.INTERNAL: 500,
     ErrorCode.UNAVAILABLE: 503,
     HttpCode.DRAINING: 503,
@@ -65,7 +76,7 @@ STATUS: Mapping[str, int] = {
 """What is not here is a conflict with how things stand by now: 409."""
 CONFLICT = 409
 
-RETRYABLE_HERE = frozenset({HttpCode.DRAINING, HttpCode.OVERLOADED})
+RETRYABLE_HERE = frozenset({HttpCode.DRAINING, HttpCode.OVERLOADED, HttpCode.UPLOAD_TIMEOUT})
 
 TITLES = {
     400: "The request is malformed",
@@ -74,10 +85,12 @@ TITLES = {
     404: "Not found",
     405: "Method not allowed",
     406: "Not acceptable",
+    408: "It took too long",
     409: "Conflict",
     410: "Gone",
     413: "Too large",
     415: "Unsupported media type",
+    416: "There are no such bytes",
     422: "The content cannot be processed",
     429: "Too much",
     500: "A fault of the server",
@@ -134,3 +147,12 @@ def problem_of(refusal: Refused) -> Problem:
 def _as_code(code: str) -> ErrorCode:
     """For the question whether it is retryable; codes of HTTP alone are none of the retryable ones."""
     return ErrorCode(code) if code in set(ErrorCode) else ErrorCode.BAD_COMMAND
+
+
+def upload_first(part_type: str) -> Problem:
+    """The refusal of a part of a message that is neither text nor an attachment of the session."""
+    return Problem(
+        HttpCode.NOT_SUPPORTED,
+        f"a part of type {part_type[:40]!r} cannot be sent: upload the file to the session first "
+        "(POST /v1/sessions/{session}/attachments), and send it as that attachment",
+    )

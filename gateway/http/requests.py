@@ -10,8 +10,10 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from broker.depth import SENT_DEPTH_MAX, is_deeper
 from broker.errors import ErrorCode, Refused
 from broker.schema import Schema
+from broker.subjects import SessionKey
 from gateway.auth import Identity
 from gateway.http.declarations import Operation, Parameter
 from gateway.http.operations import ACCEPTED_BODIES
@@ -49,6 +51,11 @@ class Call:
     def session(self) -> str:
         return str(self.fields["session"])
 
+    @property
+    def key(self) -> SessionKey:
+        """The session among those of all tenants."""
+        return self.who.key(self.session)
+
 
 class Checks:
     """Checks values by the schemas of the declarations, each made ready when it is first needed."""
@@ -67,6 +74,7 @@ class Checks:
 
 async def read_call(operation: Operation, request: web.Request, who: Identity, checks: Checks, body_bytes: int) -> Call:
     """Raises Refused, Problem."""
+    _check_encoding(operation, request)
     body = {} if operation.body is None else await _body(operation, request, checks, body_bytes)
     extra: dict[str, Any] = {}
     fields: dict[str, Any] = {}
@@ -83,6 +91,17 @@ async def read_call(operation: Operation, request: web.Request, who: Identity, c
     traced = {name: request.headers[name] for name in _TRACE_CONTEXT if name in request.headers}
     # What the path says counts, whatever a body says.
     return Call(operation, request, who, body | traced | fields | parts, extra)
+
+
+def _check_encoding(operation: Operation, request: web.Request) -> None:
+    """A body is as it is: what it would be when unpacked has no bound. Raises Refused, Problem."""
+    if request.headers.get("Content-Encoding", "identity").strip().lower() == "identity":
+        return
+    text = "send the body as it is, without a `Content-Encoding`"
+    if operation.body is not None:
+        raise Problem(HttpCode.UNSUPPORTED_MEDIA_TYPE, text, headers={"Accept-Encoding": "identity"})
+    if operation.takes:
+        raise Refused(ErrorCode.MEDIA_TYPE_REFUSED, text)
 
 
 def _value(parameter: Parameter, request: web.Request, checks: Checks) -> Any:
@@ -121,12 +140,19 @@ async def _body(operation: Operation, request: web.Request, checks: Checks, limi
     if request.content_type not in ACCEPTED_BODIES:
         text = "the body must be JSON: say `Content-Type: application/json`"
         raise Problem(HttpCode.UNSUPPORTED_MEDIA_TYPE, text, headers={"Accept-Post": ACCEPTED_BODIES[0]})
+    return body_of(operation, data, checks)
+
+
+def body_of(operation: Operation, data: bytes, checks: Checks) -> dict[str, Any]:
+    """What a body says, which is as the operation's schema wants it. Raises Refused."""
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError:
         raise Refused(ErrorCode.BAD_JSON, "the body is not JSON in UTF-8") from None
     if not isinstance(value, dict):
         raise Refused(ErrorCode.BAD_JSON, "the body is not a JSON object")
+    if is_deeper(value, data, SENT_DEPTH_MAX):
+        raise Refused(ErrorCode.BAD_JSON, f"the body is nested in more than {SENT_DEPTH_MAX} levels")
     found = checks.problem(operation.body, value)
     if found is not None:
         path, message = found

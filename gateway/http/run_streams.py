@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Coroutine, Mapping
-from typing import Any
+from typing import Any, Self
 
 import orjson
 from aiohttp import web
@@ -18,7 +19,9 @@ from gateway.http.carrying import subscription, within
 from gateway.http.problems import problem_of
 from gateway.http.requests import Call
 from gateway.http.streams import STREAM_HEADERS
+from gateway.outlet import revoked
 from gateway.reader import SessionReader
+from gateway.rights import Identity
 from gateway.services import Services
 from gateway.subscribing import open_reader
 
@@ -35,6 +38,8 @@ class QueueOutlet:
         self._lines: deque[bytes] = deque()
         self._bytes = 0
         self._changed = asyncio.Event()
+
+    gone = False
 
     @property
     def congested(self) -> bool:
@@ -96,18 +101,47 @@ def _is_answer(event: Mapping[str, Any]) -> bool:
 
 
 class Leaving:
-    """Ends the stream when the gateway leaves."""
+    """Ends the stream when the gateway leaves, or the token is not good for it any more. A context."""
 
-    def __init__(self) -> None:
+    def __init__(self, who: Identity, session: str, leeway_s: float) -> None:
         self.event = asyncio.Event()
+        self.code = "draining"
+        """Why."""
+        self._who = who
+        self._session = session
+        self._leeway_s = leeway_s
+        self._expiry: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Self:
+        left_s = self._who.left_s(time.time(), self._leeway_s)
+        self._expiry = asyncio.get_running_loop().call_later(left_s, self._leave, "token_expired")
+        self.recheck()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
 
     @property
     def unsent_bytes(self) -> int:
         """Nothing: each piece waits until it has been taken."""
         return 0
 
+    @property
+    def who(self) -> Identity:
+        return self._who
+
     def drain(self, retry_after_ms: int) -> None:  # noqa: ARG002 (the client is told where to go on, at once)
-        self.event.set()
+        self._leave("draining")
+
+    def recheck(self) -> None:
+        if (closing := revoked(self._who, self._session)) is not None:
+            self._leave(closing.name)
+
+    def _leave(self, code: str) -> None:
+        if not self.event.is_set():
+            self.code = code
+            self.event.set()
 
     def tell(self, payload: bytes) -> None:
         """The stream goes on by itself."""
@@ -118,7 +152,7 @@ async def stream_run(
 ) -> web.StreamResponse:
     """Streams from the input on until the run is over, then says what it has come to. Raises Refused."""
     run_id = receipt["runId"]
-    async with services.hub.session(session) as feed:
+    async with services.hub.session(call.who.key(session)) as feed:
         outlet = QueueOutlet()
         async with within(services, "Subscribe"):
             epoch = await services.log.epoch(feed.subjects)
@@ -128,11 +162,11 @@ async def stream_run(
         response = web.StreamResponse(headers=STREAM_HEADERS)
         await response.prepare(call.request)
         said = RunText(run_id) if text else None
-        patience_s = services.settings.slow_reader_s
-        writing = _Writing(response, call.request.transport, outlet, epoch, said, patience_s)
+        client = PatientResponse(response, call.request.transport, services.settings.slow_reader_s)
+        writing = _Writing(client, outlet, epoch, said)
         over = await _follow(feed, opened.reader, writing, run_id, leaving, services.settings.heartbeat_s)
     try:
-        await _conclude(services, call, session, run_id, writing, over=over)
+        await _conclude(services, call, session, run_id, writing, left=None if over else leaving.code)
     except ConnectionError:
         # The client has gone: nothing is owed to it.
         return response
@@ -140,12 +174,12 @@ async def stream_run(
 
 
 async def _conclude(
-    services: Services, call: Call, session: str, run_id: str, writing: _Writing, *, over: bool
+    services: Services, call: Call, session: str, run_id: str, writing: _Writing, *, left: str | None
 ) -> None:
     """Says what the run has come to, or where that will be told."""
-    if not over:
+    if left is not None:
         place = f"/v1/sessions/{session}/runs/{run_id}"
-        await writing.say("closing", orjson.dumps({"op": "closing", "code": "draining", "location": place}))
+        await writing.say("closing", orjson.dumps({"op": "closing", "code": left, "location": place}))
         return
     try:
         async with within(services, "answer"):
@@ -156,21 +190,30 @@ async def _conclude(
         await writing.say("run", orjson.dumps(answer.wire))
 
 
-class _Writing:
-    """Writes events to the client, at its speed. Raises ConnectionError once it has gone, or takes nothing any more."""
+class PatientResponse:
+    """Writes to the client, at its speed. Raises ConnectionError once it has gone, or takes nothing for `patience_s`."""
 
-    def __init__(
-        self,
-        response: web.StreamResponse,
-        transport: asyncio.Transport | None,
-        outlet: QueueOutlet,
-        epoch: str,
-        text: RunText | None,
-        patience_s: float,
-    ) -> None:
-        self._patience_s = patience_s
+    def __init__(self, response: web.StreamResponse, transport: asyncio.Transport | None, patience_s: float) -> None:
         self._response = response
         self._transport = transport
+        self._patience_s = patience_s
+
+    async def write(self, data: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._response.write(data)
+        except TimeoutError:
+            # What is unsent would wait for ever.
+            if self._transport is not None:
+                self._transport.abort()
+            raise ConnectionResetError from None
+
+
+class _Writing:
+    """Writes events to the client, as `PatientResponse` does."""
+
+    def __init__(self, client: PatientResponse, outlet: QueueOutlet, epoch: str, text: RunText | None) -> None:
+        self._client = client
         self._outlet = outlet
         self._framing = event_stream(epoch)
         self._text = text
@@ -178,7 +221,7 @@ class _Writing:
         self._moved = asyncio.Event()
 
     async def say(self, name: str, data: bytes) -> None:
-        await self._write(b"event: %b\ndata: %b\n\n" % (name.encode(), data))
+        await self._client.write(b"event: %b\ndata: %b\n\n" % (name.encode(), data))
 
     async def pass_on(self) -> None:
         """Passes entries on, without end."""
@@ -188,7 +231,7 @@ class _Writing:
                 continue
             entry = orjson.loads(line)
             if self._text is None:
-                await self._write(self._framing.message(line))
+                await self._client.write(self._framing.message(line))
             else:
                 for piece in self._text.added(entry):
                     await self.say("text", orjson.dumps(piece))
@@ -204,17 +247,7 @@ class _Writing:
     async def beat(self, every_s: float) -> None:
         while True:
             await asyncio.sleep(every_s)
-            await self._write(b":\n\n")
-
-    async def _write(self, data: bytes) -> None:
-        try:
-            async with asyncio.timeout(self._patience_s):
-                await self._response.write(data)
-        except TimeoutError:
-            # What is unsent would wait for ever.
-            if self._transport is not None:
-                self._transport.abort()
-            raise ConnectionResetError from None
+            await self._client.write(b":\n\n")
 
 
 async def _follow(

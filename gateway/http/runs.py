@@ -14,26 +14,27 @@ from aiohttp import hdrs, web
 
 from broker.clock import now_ms
 from broker.errors import Refused
-from gateway.auth import Identity
+from gateway.auth import Identity, Right
 from gateway.commands import Answer
 from gateway.commands.answers import is_over
-from gateway.execution import rate_limited
 from gateway.http.answering import Admit, input_id_of, json_answer
 from gateway.http.carrying import carry_out, within
 from gateway.http.declarations import EVENT_STREAM, JSON
 from gateway.http.problems import Problem, problem_of
 from gateway.http.requests import Call, accepted
 from gateway.http.run_streams import Leaving, stream_run
-from gateway.limits import CallerLimits
+from gateway.outlet import revoked
 from gateway.services import Services
 
 _ABOUT = ("title", "metadata", "config")
 
 
 class _Waiting:
-    """Somebody who waits for an answer: a gateway that leaves does not keep them."""
+    """Somebody who waits for an answer: a gateway that leaves does not keep them, nor one that may not give it any more."""
 
-    def __init__(self) -> None:
+    def __init__(self, who: Identity, session: str) -> None:
+        self._who = who
+        self._session = session
         self._limit: asyncio.Timeout | None = None
         self._left = False
 
@@ -51,7 +52,18 @@ class _Waiting:
         """There is nothing to take before the end."""
         return 0
 
+    @property
+    def who(self) -> Identity:
+        return self._who
+
+    def recheck(self) -> None:
+        if revoked(self._who, self._session) is not None:
+            self._leave()
+
     def drain(self, retry_after_ms: int) -> None:  # noqa: ARG002 (who waits is told at once, and asks again elsewhere)
+        self._leave()
+
+    def _leave(self) -> None:
         self._left = True
         if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(asyncio.get_running_loop().time())
@@ -63,25 +75,26 @@ class _Waiting:
 class Runs:
     """The operations on runs. One for a gateway."""
 
-    def __init__(self, services: Services, admit: Admit, limits: CallerLimits) -> None:
+    def __init__(self, services: Services, admit: Admit) -> None:
         self._services = services
         self._admit = admit
-        self._limits = limits
 
     async def create(self, call: Call) -> web.StreamResponse:
         fields = {**call.fields, "inputId": input_id_of(call)}
         stream = _stream_of(call, fields)
         if stream is None:
             return run_answer(await self._answer(fields, call.who, fields.get("wait")), call.request)
-        leaving = Leaving()
+        session = fields.get("session") or f"run-{fields['inputId']}"
+        # Before anything is sent: what comes is read.
+        call.who.require(Right.READ, session)
+        leaving = Leaving(call.who, session, self._services.settings.jwt_leeway_s)
         with self._admit(leaving):
             receipt = await self._send(fields, call.who)
             if receipt["runId"] is not None and receipt["seq"] is not None:
-                return await stream_run(
-                    self._services, leaving, call, fields["session"], receipt, text=stream == "text"
-                )
+                with leaving:
+                    return await stream_run(self._services, leaving, call, session, receipt, text=stream == "text")
             # There is no run, or its beginning is long forgotten.
-            answer = await self._wait(_Waiting(), fields["session"], receipt, call.who, 0)
+            answer = await self._wait(_Waiting(call.who, session), session, receipt, call.who, 0)
         return run_answer(answer, call.request)
 
     async def create_many(self, call: Call) -> web.Response:
@@ -102,9 +115,8 @@ class Runs:
         """Of one of a batch."""
         try:
             # The request itself was counted as one.
-            wait_s = 0.0 if first else self._limits.take(f"user {call.who.id}", time.monotonic())
-            if wait_s:
-                raise rate_limited(wait_s)
+            if not first:
+                self._services.admission.requests.require(f"user {call.who.caller}", time.monotonic())
             fields["inputId"] = input_id_of(call, fields)
             answer = await self._answer(fields, call.who, call.fields.get("wait"))
         except Refused as refusal:
@@ -128,7 +140,7 @@ class Runs:
 
     async def _answer(self, fields: dict[str, Any], who: Identity, wait: int | None) -> Answer:
         """Sends the input, and waits. Nothing is sent by a gateway that cannot wait. Raises Refused, Problem."""
-        waiting = _Waiting()
+        waiting = _Waiting(who, fields.get("session") or f"run-{fields['inputId']}")
         with self._admit(waiting):
             receipt = await self._send(fields, who)
             return await self._wait(waiting, fields["session"], receipt, who, wait)
@@ -143,7 +155,9 @@ class Runs:
             return Answer(wire | {"reason": None, "error": None, "text": None, "messages": []})
         limit_s = self._services.settings.run_wait_s
         wait_s = limit_s if wait is None else min(wait, limit_s)
-        async with self._services.hub.session(session) as feed, waiting.at_most(wait_s):
+        # Nobody gets an answer with a token that has expired before there was one.
+        wait_s = min(wait_s, who.left_s(time.time(), self._services.settings.jwt_leeway_s))
+        async with self._services.hub.session(who.key(session)) as feed, waiting.at_most(wait_s):
             await feed.until(lambda state: is_over(state, run_id))
         async with within(self._services, "answer"):
             return await self._services.commands.answer(session, run_id, who)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from broker.attachments import INPUT_ATTACHMENTS_MAX
 from broker.presence import STATES
 from broker.session_config import (
     APPROVAL_ON_INPUT,
@@ -13,6 +14,7 @@ from broker.session_config import (
     MAX_ROLES,
     ON_BUSY,
     POOL_NAME,
+    PRIORITIES,
     WHEN_UNWATCHED,
 )
 from broker.subjects import LONG_NAME, RUN_NAME, SHORT_NAME
@@ -65,7 +67,16 @@ CLIENT_ID = name(SHORT_NAME)
 LANE = name(SHORT_NAME)
 RUN_ID = name(RUN_NAME)
 CURSOR: JsonSchema = {"type": "string", "pattern": "^[0-9a-z]+:[0-9]{1,16}$", "description": "<epoch>:<seq>"}
-CONTENT: JsonSchema = {"type": "string", "minLength": 1}
+SOMETHING_SAID: dict[str, JsonSchema] = {
+    "if": {"not": {"required": ["attachments"], "properties": {"attachments": {"minItems": 1}}}},
+    "then": {"properties": {"content": {"minLength": 1}}},
+}
+"""Of an input: its text may be empty only if something is attached."""
+_NUMBER: JsonSchema = {"type": "integer"}
+ONE_TIME: dict[str, JsonSchema] = {
+    "not": {"required": ["at", "delayMs"], "properties": {"at": _NUMBER, "delayMs": _NUMBER}},
+}
+"""Of an input that is sent later: `at`, or `delayMs`."""
 MODE = one_of(*ON_BUSY)
 DEVICE = name(SHORT_NAME)
 
@@ -77,9 +88,31 @@ PATH_PARTS: dict[str, tuple[JsonSchema, str]] = {
     "approvalId": (WORKER_ID, "the approval, or question"),
     "handoffId": (WORKER_ID, "the hand-over"),
     "lane": (LANE, "the lane"),
+    "id": (CLIENT_ID, "the attachment"),
+    "major": (one_of("5", "6", "7"), "the major version of the page's AI SDK"),
 }
 
-BY = thing({"kind": TEXT, "id": TEXT}, {"name": TEXT, "roles": listed(TEXT)})
+ATTACHMENT = thing(
+    {
+        "id": TEXT,
+        "name": TEXT,
+        "mediaType": TEXT,
+        "size": SEQ,
+        "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+    }
+)
+STORED_ATTACHMENT = thing(
+    {
+        **ATTACHMENT["properties"],
+        "by": {"type": "string", "description": "the user, or the agent's worker, that has stored it"},
+        "at": TIME_MS,
+        "used": {"type": "boolean", "description": "a message refers to it, so that it stays"},
+    }
+)
+ATTACHMENTS = listed(thing({"id": CLIENT_ID}), maxItems=INPUT_ATTACHMENTS_MAX)
+"""What an input refers to."""
+
+BY = thing({"kind": TEXT, "id": TEXT}, {"name": TEXT, "roles": listed(TEXT), "version": TEXT})
 
 CONFIG: JsonSchema = {
     "type": "object",
@@ -91,6 +124,7 @@ CONFIG: JsonSchema = {
         "whenUnwatched": one_of(*WHEN_UNWATCHED),
         "unwatchedGraceMs": whole(0, GRACE_MS_LIMIT),
         "pool": maybe(name(POOL_NAME)),
+        "priority": one_of(*PRIORITIES),
         "roles": {
             "type": "object",
             "maxProperties": MAX_ROLES,
@@ -138,6 +172,18 @@ HANDOFF_FIELDS: dict[str, JsonSchema] = {
 }
 _CANCEL = thing({"mode": TEXT, "by": maybe(BY), "reason": TEXT})
 _VOTE = thing({"by": BY, "option": TEXT})
+SCHEDULED_INPUT = thing(
+    {
+        "inputId": TEXT,
+        "seq": SEQ,
+        "ts": TIME_MS,
+        "by": maybe(BY),
+        "content": TEXT,
+        "at": TIME_MS,
+        "mode": maybe(MODE),
+    },
+    {"attachments": listed(ATTACHMENT)},
+)
 STATE = thing(
     {
         "status": one_of(*STATUSES),
@@ -180,9 +226,11 @@ STATE = thing(
                     "mode": MODE,
                     "lane": TEXT,
                     "parent": _ID_OR_NONE,
-                }
+                },
+                {"attachments": listed(ATTACHMENT)},
             )
         ),
+        "scheduled": listed(SCHEDULED_INPUT),
         "calls": listed(
             thing(
                 {
@@ -238,7 +286,7 @@ MESSAGE = thing(
         "run": _ID_OR_NONE,
         "by": maybe(BY),
     },
-    {"name": TEXT, "toolCallId": TEXT, "rolledBack": FLAG},
+    {"name": TEXT, "toolCallId": TEXT, "rolledBack": FLAG, "attachments": listed(ATTACHMENT)},
 )
 LISTED_SESSION = thing(
     {
@@ -255,12 +303,13 @@ RECEIPT = thing(
         "inputId": TEXT,
         "runId": _ID_OR_NONE,
         "seq": maybe(SEQ),
-        "status": one_of("queued", "pending", "applied", "ended", "failed", "cancelled"),
+        "status": one_of("scheduled", "queued", "pending", "applied", "ended", "failed", "cancelled"),
         "mode": _ID_OR_NONE,
         "position": maybe(whole(1, 2**31)),
         "reason": _ID_OR_NONE,
         "duplicate": FLAG,
-    }
+    },
+    {"at": TIME_MS},
 )
 EVENT = thing({"type": TEXT})
 ENTRY = thing(

@@ -17,7 +17,7 @@ from gateway.auth import Identity
 from gateway.execution import refusing
 from gateway.framing import event_stream, framed
 from gateway.http.declarations import EVENT_STREAM
-from gateway.outlet import ChunkedOutlet, Closing, SocketOutlet
+from gateway.outlet import ChunkedOutlet, Closing, SocketOutlet, first_of, revoked
 from gateway.protocol import Subscribe
 from gateway.reader import SessionReader
 from gateway.services import Services
@@ -46,12 +46,21 @@ class Connected(Protocol):
         """What waits for the client to take it."""
         ...
 
+    @property
+    def who(self) -> Identity | None:
+        """None as long as it has not said so."""
+        ...
+
     def drain(self, retry_after_ms: int) -> None:
         """Sends the client elsewhere."""
         ...
 
     def tell(self, payload: bytes) -> None:
         """Sends a frame that is no reply."""
+        ...
+
+    def recheck(self) -> None:
+        """Something has been revoked: ends what the client's token does not allow any more."""
         ...
 
 
@@ -65,12 +74,17 @@ class EventStream:
         self._settings = services.settings
         self._who = who
         self._device = device or self.id
+        self._session = ""
         self._outlet: SocketOutlet | None = None
         self._closing: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
 
     @property
     def unsent_bytes(self) -> int:
         return 0 if self._outlet is None else self._outlet.unsent_bytes
+
+    @property
+    def who(self) -> Identity:
+        return self._who
 
     def drain(self, retry_after_ms: int) -> None:
         self._close(Closing(CloseCode.DRAINING, "draining", retry_after_ms))
@@ -79,13 +93,20 @@ class EventStream:
         if self._outlet is not None:
             self._outlet.write(framed(self._outlet.framing, [payload]))
 
+    def recheck(self) -> None:
+        if (closing := revoked(self._who, self._session)) is not None:
+            self._close(closing)
+
     async def serve(self, command: Subscribe, *, log_available: bool) -> web.StreamResponse:
         """Raises Refused, as long as nothing has been sent."""
+        self._session = command.session
         async with refusing(self._settings.command_timeout_s, self.id, "Subscribe"):
-            subjects = self._services.log.subjects(command.session)
+            subjects = self._services.log.subjects(self._who.key(command.session))
             outlet = self._make_outlet(await self._services.log.epoch(subjects))
             subscription = await subscribe(self._services, outlet, command, self._who, self._device)
         expiry = self._expire()
+        # Something may have been revoked while the session was opened.
+        self.recheck()
         try:
             response = await self._begin()
             self._outlet = outlet
@@ -118,7 +139,7 @@ class EventStream:
                 tasks.create_task(self._beat(outlet))
                 raise await self._closing
         except* Closing as group:
-            await self._say_goodbye(_first(group), outlet)
+            await self._say_goodbye(first_of(group), outlet)
         finally:
             outlet.end()
 
@@ -137,9 +158,9 @@ class EventStream:
                 outlet.write(b":\n\n")
 
     def _expire(self) -> asyncio.TimerHandle:
-        left_s = self._who.expires_at + self._settings.jwt_leeway_s - time.time()
+        left_s = self._who.left_s(time.time(), self._settings.jwt_leeway_s)
         expired = Closing(CloseCode.TOKEN_EXPIRED, "token_expired")
-        return asyncio.get_running_loop().call_later(max(0.0, left_s), self._close, expired)
+        return asyncio.get_running_loop().call_later(left_s, self._close, expired)
 
     def _close(self, closing: Closing) -> None:
         if not self._closing.done():
@@ -153,11 +174,3 @@ class EventStream:
         outlet.write(wait + framed(outlet.framing, [payload]))
         if closing.code is not CloseCode.SLOW_READER:
             await outlet.taken(_GOODBYE_S)
-
-
-def _first(group: BaseExceptionGroup[Closing]) -> Closing:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, Closing)
-    return error

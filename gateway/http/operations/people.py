@@ -5,8 +5,9 @@ from __future__ import annotations
 from broker.errors import ErrorCode
 from gateway.http import schemas as s
 from gateway.http.declarations import Answer, Operation, Parameter
-from gateway.http.operations.parts import IDEMPOTENCY_KEY, LOCATION
+from gateway.http.operations.parts import IDEMPOTENCY_KEY, LOCATION, QUOTA
 from gateway.plane import LEASE_MS_DEFAULT, LEASE_MS_MAX, LEASE_MS_MIN, LIST_MAX
+from gateway.protocol import TIME_MAX_MS
 
 _TOOL = {
     "tool": s.thing({}, {"parameters": s.maybe(s.OBJECT), "result": s.maybe(s.OBJECT)}, description="its schemas"),
@@ -27,7 +28,7 @@ INPUTS = (
         "sendInput",
         "POST",
         "/v1/sessions/{session}/inputs",
-        "Sends a message for the agent. Its id, which makes sending again safe, is `inputId` or Idempotency-Key",
+        "Sends a message for the agent, now or at a time. Its id, which makes sending again safe, is `inputId` or Idempotency-Key",
         {
             201: Answer("It is stored", s.RECEIPT, headers=LOCATION, leads_to=("cancelInput", "getRun", "cancelRun")),
             200: Answer("It was stored before, under the same id", s.RECEIPT, headers=LOCATION),
@@ -35,21 +36,36 @@ INPUTS = (
         op="input.send",
         right="send",
         parameters=(IDEMPOTENCY_KEY,),
-        body=s.thing({"content": s.CONTENT}, {"inputId": s.CLIENT_ID, "mode": s.maybe(s.MODE)}),
+        body=s.thing(
+            {"content": s.TEXT},
+            {
+                "inputId": s.CLIENT_ID,
+                "mode": s.maybe(s.MODE),
+                "attachments": s.ATTACHMENTS,
+                "at": s.maybe(s.TIME_MS),
+                "delayMs": s.maybe(s.whole(0, TIME_MAX_MS, description="ms from now on, in place of `at`")),
+            },
+            **s.SOMETHING_SAID,
+            **s.ONE_TIME,
+        ),
         refusals=(
+            ErrorCode.ATTACHMENT_NOT_FOUND,
             ErrorCode.QUEUE_FULL,
             ErrorCode.SESSION_FULL,
+            ErrorCode.SCHEDULE_FULL,
+            ErrorCode.TOO_FAR_AHEAD,
             ErrorCode.SESSION_CLOSED,
             ErrorCode.BUSY,
             ErrorCode.CANNOT_INJECT,
             ErrorCode.MODE_NOT_ALLOWED,
+            *QUOTA,
         ),
     ),
     Operation(
         "cancelInput",
         "DELETE",
         "/v1/sessions/{session}/inputs/{inputId}",
-        "Takes back an input that waits",
+        "Takes back an input that waits, or is scheduled",
         {200: Answer("It is cancelled", s.thing({"inputId": s.TEXT, "status": s.one_of("cancelled")}))},
         op="input.cancel",
         right="send",

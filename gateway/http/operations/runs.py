@@ -5,13 +5,13 @@ from __future__ import annotations
 from broker.errors import ErrorCode
 from gateway.http import schemas as s
 from gateway.http.declarations import EVENT_STREAM, Answer, Operation, Parameter
-from gateway.http.operations.parts import IDEMPOTENCY_KEY, LOCATION, NO_ROOM
+from gateway.http.operations.parts import IDEMPOTENCY_KEY, LOCATION, NO_ROOM, QUOTA
 
 BATCH_MAX = 16
 """Runs of a batch."""
 
 RUN_STATUSES = (
-    *("queued", "running", "requires_action"),
+    *("scheduled", "queued", "running", "requires_action"),
     *("applied", "success", "cancelled", "error", "failed", "ended"),
 )
 """`applied`: a human has the session, so that there is no run; `ended`: how is long forgotten."""
@@ -30,19 +30,22 @@ _RUN = s.thing(
 )
 _WAIT = s.whole(0, 3600, description="seconds to wait for the answer, at most; the server has a limit of its own")
 _ONE_SHOT = s.thing(
-    {"content": s.CONTENT},
+    {"content": s.TEXT},
     {
         "session": s.SESSION,
         "inputId": s.CLIENT_ID,
         "mode": s.maybe(s.MODE),
+        "attachments": s.ATTACHMENTS,
         **s.ABOUT,
     },
+    **s.SOMETHING_SAID,
 )
 _CREATE_RUN = {
     **_ONE_SHOT,
     "properties": {**_ONE_SHOT["properties"], "wait": _WAIT, "stream": s.one_of("entries", "text")},
 }
 _RUN_REFUSALS = (
+    ErrorCode.ATTACHMENT_NOT_FOUND,
     ErrorCode.SESSION_EXISTS,
     ErrorCode.CONFIG_INVALID,
     ErrorCode.QUEUE_FULL,
@@ -71,7 +74,7 @@ RUNS = (
         right="send",
         parameters=(IDEMPOTENCY_KEY,),
         body=_CREATE_RUN,
-        refusals=(*_RUN_REFUSALS, *NO_ROOM),
+        refusals=(*_RUN_REFUSALS, *NO_ROOM, *QUOTA),
     ),
     Operation(
         "createRuns",

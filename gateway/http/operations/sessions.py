@@ -5,7 +5,7 @@ from __future__ import annotations
 from broker.errors import ErrorCode
 from gateway.http import schemas as s
 from gateway.http.declarations import Answer, Operation, Parameter
-from gateway.http.operations.parts import LOCATION
+from gateway.http.operations.parts import LOCATION, QUOTA
 from gateway.http.problems import HttpCode
 from gateway.plane import LIST_MAX
 
@@ -37,7 +37,7 @@ SESSIONS = (
         right="send",
         body=s.thing({}, {"session": s.SESSION, **s.ABOUT}),
         optional=True,
-        refusals=(ErrorCode.SESSION_EXISTS, ErrorCode.CONFIG_INVALID),
+        refusals=(ErrorCode.SESSION_EXISTS, ErrorCode.CONFIG_INVALID, *QUOTA),
     ),
     Operation(
         "listSessions",
@@ -81,7 +81,7 @@ SESSIONS = (
         {200: Answer("It is stored", s.thing({"session": s.TEXT, "seq": s.SEQ}))},
         op="session.update",
         body=s.thing({}, s.ABOUT, anyOf=_SOMETHING),
-        refusals=(ErrorCode.NOT_ALLOWED, ErrorCode.CONFIG_INVALID),
+        refusals=(ErrorCode.NOT_ALLOWED, ErrorCode.CONFIG_INVALID, ErrorCode.STORAGE_FULL),
     ),
     Operation(
         "deleteSession",
@@ -119,6 +119,6 @@ SESSIONS = (
         op="session.fork",
         right="read",
         body=s.thing({"to": s.SESSION}, {"before": s.maybe(s.SEQ)}),
-        refusals=(ErrorCode.SESSION_EXISTS,),
+        refusals=(ErrorCode.SESSION_EXISTS, *QUOTA),
     ),
 )
