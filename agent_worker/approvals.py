@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,34 @@ class Decision:
     @property
     def allowed(self) -> bool:
         return self.option in ALLOWING
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """How people are asked whether a tool may be called: see `SessionContext.approve`.
+
+    Without a `message` it says "Run NAME?". `schema` is what edited arguments must be; None: an object.
+    """
+
+    message: str = ""
+    roles: Sequence[str] = ()
+    quorum: int = 1
+    expires_s: float | None = None
+    schema: Mapping[str, Any] | None = None
+
+    def question(self, name: str, args: Mapping[str, Any], call_id: str) -> dict[str, Any]:
+        """What `SessionContext.approve` is given to ask for one call. Another attempt of the run asks the same."""
+        return {
+            "message": self.message or f"Run {name}?",
+            "details": {"name": name, "args": args},
+            "expires_s": self.expires_s,
+            "roles": self.roles,
+            "quorum": self.quorum,
+            "key": f"tool:{name}",
+            "response_schema": {"type": "object"} if self.schema is None else self.schema,
+            "tool_call_id": call_id,
+            "call_key": f"permit:{call_id}",
+        }
 
 
 def remembered(scope: LaneScope, key: str | None) -> Decision | None:

@@ -60,7 +60,7 @@ async def request(scope: LaneScope, run_id: str, input_id: str, agent: str, cont
         raise AskFailed(agent, "refused")
     queued = scope.state.queued(input_id)
     if queued is not None:
-        await scope.services.jobs.offer(scope.subjects, queued.lane, agent)
+        await scope.services.jobs.offer(scope.subjects, queued.lane, agent, scope.state.config.priority)
 
 
 async def answer(scope: LaneScope, input_id: str, agent: str, at_ms: int) -> str:

@@ -20,6 +20,11 @@ class CallIds:
         self._run_id = run_id
         self._asked: Counter[str] = Counter()
 
+    def idempotency_key(self, session: str, name: str) -> str:
+        """The same in every attempt of the run; `session` is the session's key. At most 40 characters."""
+        said = f"{session}\0{self._run_id}\0{name}".encode()
+        return f"key_{hashlib.blake2b(said, digest_size=18).hexdigest()}"
+
     def name(self, kind: str, what: Any, key: str | None = None) -> str:
         """At most 64 characters, of A-Z a-z 0-9 _ -."""
         said = key if key is not None else orjson.dumps(what, option=orjson.OPT_SORT_KEYS).decode()

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
-from agent_worker import approvals, asking, handing_over, tools
-from agent_worker.approvals import Decision
-from agent_worker.calls import CallIds
+from agent_worker import approvals, asking, attaching, handing_over, tools
+from agent_worker.approvals import Decision, Permission
+from agent_worker.attaching import AttachedFile
 from agent_worker.control import RunControl
 from agent_worker.errors import AskFailed
+from agent_worker.planning import Planning
 from agent_worker.scope import LaneScope
-from agent_worker.speaking import Speaking
 from agent_worker.tools import ClientCall, Target, ToolFunction
 from agent_worker.tracing import RunTrace, label
 from agent_worker.watching import RunPresence
+from broker.attachments import Attachment
 from broker.clock import in_ms
 from broker.events import ApprovalRequested, HandoffRequested, InputApplied
 from broker.presence import Present
@@ -27,14 +28,14 @@ from broker.transcript import Message, message_id_of
 OnTakeover = Literal["continue", "restart", "fail"]
 
 
-class SessionContext(Speaking):
+class SessionContext(Planning):
     """An agent's place in a session, for one run.
 
     What it asks of others (tools, approvals, hand-overs, other agents) is in the log before anybody is asked. A new
     attempt of the run (after a crash) that asks the same gets what was asked before, and its answer if there is one:
     calls are recognised by what they ask and how often that was asked before, or by a `key` of the author's.
 
-    Waits give up the worker's slot. All methods raise RunEnded after the run has ended and LogError when the lane is
+    Results of steps are found again in the same way. Waits give up the worker's slot. All methods raise RunEnded after the run has ended and LogError when the lane is
     lost; an agent need not handle either.
     """
 
@@ -51,14 +52,13 @@ class SessionContext(Speaking):
         history: Callable[[int], Awaitable[list[Message]]],
         trace: RunTrace,
     ) -> None:
-        super().__init__(scope.writer, control, run_id, attempt, trace)
-        self._scope = scope
+        super().__init__(scope, control, run_id, attempt, trace)
         self._presence = presence
         self._history = history
-        self._call_ids = CallIds(run_id)
         # One after another: each has to see the lanes and the number of those before it.
         self._asking = asyncio.Lock()
         self.session = scope.subjects.session
+        self.tenant = scope.subjects.tenant
         self.lane = scope.lane
         self.inputs = tuple(inputs)
         """What started the run: more than one if the session merges inputs that wait."""
@@ -90,6 +90,30 @@ class SessionContext(Speaking):
             if len(own) >= limit or len(found) < want:
                 return own[-limit:]
             want *= 4
+
+    # --- attachments -------------------------------------------------------------------------------------------------
+
+    async def attachment(self, id_: str) -> AttachedFile:
+        """An attachment of the session, by the `id` that a message or an input (`ctx.input.attachments`) refers to it by.
+
+        Raises AttachmentNotFound.
+        """
+        self._control.check()
+        return await attaching.find(self._scope, id_)
+
+    async def attach(self, name: str, media_type: str, data: bytes | AsyncIterable[bytes]) -> Attachment:
+        """Gives the people a file: with the message that is open, else as a message of its own. Returns when it is stored.
+
+        `data` may come piece by piece. Raises AttachmentRefused, ContentTooLarge.
+        """
+        await self._control.pass_through()
+        stored = await attaching.store(self._scope, name, media_type, data)
+        async with attaching.taken_back_unless_said(self._scope, stored):
+            self._control.check()
+            self._control.said += 1
+            self._say_attached(stored.reference())
+            await self._scope.stored()
+        return stored
 
     # --- steering ----------------------------------------------------------------------------------------------------
 
@@ -130,7 +154,7 @@ class SessionContext(Speaking):
         deadline_s: float = 120.0,
         target: Target | None = None,
         idempotent: bool | None = None,
-        needs_permission: bool | None = None,
+        needs_permission: bool | Permission | None = None,
         key: str | None = None,
     ) -> Any:
         """Has a client execute a tool, and returns its result.
@@ -148,7 +172,7 @@ class SessionContext(Speaking):
             declared = await self._presence.tools(name)
             tools.check_arguments(name, args, declared)
             if any(d.needs_permission for d in declared) if needs_permission is None else needs_permission:
-                args = await self._permitted(id_, name, args)
+                args = await self._permitted(id_, name, args, needs_permission)
                 tools.check_arguments(name, args, declared)
             if idempotent is None:
                 idempotent = bool(declared) and all(d.idempotent for d in declared)
@@ -168,17 +192,20 @@ class SessionContext(Speaking):
         function: ToolFunction,
         *,
         idempotent: bool = False,
+        needs_permission: bool | Permission = False,
         key: str | None = None,
     ) -> Any:
         """Runs a tool of the agent's own, with its trace in the log, and returns its result.
 
-        After a crash a call that has a result is not made again: the result comes from the log. One that has none is made
+        With `needs_permission` an approval is asked for first, which may edit the arguments. After a crash a call that has a result is not made again: the result comes from the log. One that has none is made
         again if it is `idempotent`, with the same `idempotency_key`; else it ends as `outcome_unknown`. Raises
         ToolFailed, TooManyCalls, and what `function` raises.
         """
         await self._control.boundary()
-        self._begin_call()
         id_ = self._call_ids.name("call", ["agent", name, args], key)
+        if needs_permission and id_ not in self.state.calls:
+            args = await self._permitted(id_, name, args, needs_permission)
+        self._begin_call()
         span = self._trace.span("tool", tool=label(name), call=id_, executor="agent")
         with span, self._scope.services.metrics.waiting("agent_tool"):
             result = await tools.run_own(self._scope, id_, name, args, function, idempotent=idempotent)
@@ -193,16 +220,12 @@ class SessionContext(Speaking):
         by = self.input.by if self.input is not None else None
         return Target(user=by.id) if by is not None and by.kind == "user" else Target()
 
-    async def _permitted(self, call_id: str, name: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def _permitted(
+        self, call_id: str, name: str, args: Mapping[str, Any], needed: bool | Permission | None
+    ) -> Mapping[str, Any]:
         """The arguments that people allow. Raises ToolFailed (`rejected`)."""
-        decision = await self.approve(
-            f"Run {name}?",
-            details={"name": name, "args": args},
-            key=f"tool:{name}",
-            response_schema={"type": "object"},
-            tool_call_id=call_id,
-            call_key=f"permit:{call_id}",
-        )
+        asked = needed if isinstance(needed, Permission) else Permission()
+        decision = await self.approve(**asked.question(name, args, call_id))
         if not decision.allowed:
             self._begin_call()
             await tools.reject(self._scope, call_id, name, args)
@@ -364,7 +387,8 @@ class Agent:
 
     `continue`: the partial message is closed and the function is called again, with `ctx.said`; `restart`: the same,
     without; `fail`: the run ends with `worker_lost`. `accepts_steering`: inputs that come in the middle of a run are for
-    that run, which takes them with `ctx.take_steering()`. `prepare` is awaited once before the first run.
+    that run, which takes them with `ctx.take_steering()`. `prepare` is awaited once before the first run. Tasks that are
+    started in a run are cancelled when it has ended, unless `keeps_tasks` says that they are meant to live on.
     """
 
     name: str
@@ -372,3 +396,4 @@ class Agent:
     on_takeover: OnTakeover = "continue"
     prepare: Callable[[], Awaitable[None]] | None = None
     accepts_steering: bool = False
+    keeps_tasks: bool = False

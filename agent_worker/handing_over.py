@@ -28,7 +28,7 @@ async def request(scope: LaneScope, event: HandoffRequested) -> None:
 
 async def _note(scope: LaneScope, event: HandoffRequested) -> None:
     with contextlib.suppress(Unavailable):  # the directory is an aid
-        await scope.services.directory.note("handoff", event.to, scope.subjects.session, now_ms())
+        await scope.services.directory.note("handoff", event.to, scope.subjects.key, now_ms())
 
 
 async def outcome(scope: LaneScope, event: HandoffRequested) -> NoReturn:
@@ -42,7 +42,7 @@ async def outcome(scope: LaneScope, event: HandoffRequested) -> NoReturn:
     if known.status != "expired":
         await scope.until(lambda _: None)
     with contextlib.suppress(Unavailable):
-        await scope.services.directory.forget("handoff", event.to, scope.subjects.session)
+        await scope.services.directory.forget("handoff", event.to, scope.subjects.key)
     raise NobodyCame(event.to, "expired")
 
 

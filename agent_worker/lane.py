@@ -19,6 +19,7 @@ from broker.events import (
     OtherEvent,
     ReasoningMessageContent,
     RunRequested,
+    StepRecorded,
     TextMessageContent,
     ToolCallArgs,
     ToolCallResult,
@@ -181,7 +182,15 @@ class LaneQueue:
         return segment
 
 
-_WITH_PAYLOAD = (OtherEvent, ToolCallResult, ToolRequested, ApprovalRequested, RunRequested, HandoffRequested)
+_WITH_PAYLOAD = (
+    OtherEvent,
+    ToolCallResult,
+    ToolRequested,
+    ApprovalRequested,
+    RunRequested,
+    HandoffRequested,
+    StepRecorded,
+)
 
 
 def _is_large(group: tuple[Event, ...]) -> bool:

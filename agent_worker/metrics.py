@@ -11,9 +11,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from broker.metrics import LogMetrics, ProcessMetrics, counter, powers
 
-JOB_ENDS = ("done", "settled", "handed_over", "taken", "contended", "fenced", "lost", "failed")
+JOB_ENDS = ("done", "settled", "handed_over", "taken", "contended", "second", "fenced", "lost", "failed")
 RUN_ENDS = ("success", "cancelled", "error", "timeout", "worker_lost")
 RUN_STATES = ("working", "waiting", "paused")
+MODEL_CALL_ENDS = ("done", "stopped", "failed")
+TOKEN_KINDS = ("input", "output", "cached_input", "reasoning")
+"""`cached_input` is a part of `input`, `reasoning` one of `output`."""
 WAITS = ("client_tool", "agent_tool", "approval", "question", "handoff", "agent")
 """What a run may wait for."""
 
@@ -49,14 +52,17 @@ class WorkerMetrics:
     def _lanes(self) -> None:
         self.info = Gauge(
             "antiphon_worker_info",
-            "1, for the pool and the agent of this worker",
-            ("pool", "agent"),
+            "1, for the pool and the agent of this worker, and the label of its version",
+            ("pool", "agent", "version"),
             registry=self.registry,
         )
         self.sessions = self._gauge("sessions", "Sessions being worked on")
         self.capacity = self._gauge("capacity", "Sessions that may be worked on at once")
         self.parked = self._gauge("parked", "Lanes that wait for people or other agents, without a slot")
         self.draining = self._gauge("draining", "1 while this worker takes no new job because it is to leave")
+        self.drained = self._gauge(
+            "drained", "Pools whose jobs this worker does not take because its version is drained"
+        )
         self.jobs = self._counter("jobs", "Jobs taken, by what came of them", end=JOB_ENDS)
         self.job_wait = self._histogram(
             "job_wait_seconds",
@@ -92,7 +98,14 @@ class WorkerMetrics:
             "antiphon_paused_tokens_estimate",
             "Pieces of text (tokens, with most models) that held runs would have said at their pace before",
         )
+        self.model_calls = self._counter("model_calls", "Calls of models, by how they ended", end=MODEL_CALL_ENDS)
+        self.model_retries = self._counter("model_retries", "Times that a model was asked again after a failure")
+        self.model_tokens = self._counter("model_tokens", "Tokens that models have counted", kind=TOKEN_KINDS)
         self.abandoned = self._counter("agents_abandoned", "Agents that did not return after being cancelled")
+        self.tasks_leaked = self._counter("tasks_leaked", "Tasks that agents had started and that outlived their run")
+        self.loop_blocked = self._counter(
+            "loop_blocked", "Times that the event loop stood still for longer than is logged", by=("agent", "other")
+        )
 
     def _waits(self) -> None:
         self.waits = Gauge(

@@ -17,7 +17,7 @@ from broker.clock import now_ms
 from broker.errors import LogError, Unavailable, WrongSequence
 from broker.events import Participant
 from broker.interfaces import Job, Of
-from broker.lease import Settled, has_work, judge_job, pool_of
+from broker.lease import Settled, has_work, judge_job, queue_of
 from broker.loading import Loaded, load
 from broker.state import SessionState
 from broker.subjects import place_of
@@ -41,6 +41,9 @@ class LaneOwner:
         self._subjects = services.log.subjects(job.session)
         self._loaded: Loaded | None = None
         self._changed = asyncio.Event()
+        self._doubles: list[Job] = []
+        """Further jobs of the lane, out of other queues, that came here while it is owned."""
+        self._letting_go = False
         self._taking_runs = True
         self._handing_over = False
         self.again: Job | None = None
@@ -51,8 +54,15 @@ class LaneOwner:
         return self._job.session, self._job.lane
 
     def renewed_by(self, job: Job) -> None:
-        """The lane's job was delivered again, or a new one, to this worker: that is the lease now."""
-        self._job = self.again = job
+        """The lane's job was delivered again, or a new one, to this worker: that is the lease now.
+
+        Unless it is a second one beside it: by the first one others tell that the lane is worked on.
+        """
+        self.again = job
+        if job.seq == self._job.seq or self._letting_go:
+            self._job = job
+        else:
+            self._doubles.append(job)
 
     def finish_up(self) -> None:
         """Take no new run; the one that runs may end."""
@@ -65,7 +75,7 @@ class LaneOwner:
         self._notify()
 
     async def work(self) -> str:
-        """Returns what came of the job: settled, done, handed_over, taken, contended.
+        """Returns what came of the job: settled, done, handed_over, taken, contended, second.
 
         Raises LogError when the lane is lost.
         """
@@ -74,12 +84,14 @@ class LaneOwner:
         verdict = judge_job(self._state, self._job.lane)
         if isinstance(verdict, Settled):
             return await self._let_go("settled")
+        if await self._is_second():
+            return await self._drop()
         if not self._taking_runs:
             return await self._give_back()
         try:
             can = ("inject",) if services.agent.accepts_steering else ()
             fence = await services.log.claim(
-                self._subjects, self._job.lane, verdict.expected, services.me, now_ms(), can
+                self._subjects, self._job.lane, verdict.expected, services.me, now_ms(), can, self._job.seq
             )
         except WrongSequence:
             await self._job.give_back(1.0)
@@ -95,7 +107,7 @@ class LaneOwner:
             self._subjects,
             self._job.lane,
             fence,
-            Participant("agent", services.agent.name),
+            Participant("agent", services.agent.name, version=services.me.version),
             services.settings,
             services.metrics,
         )
@@ -163,7 +175,8 @@ class LaneOwner:
         while True:
             await asyncio.sleep(self._services.lease_s / 3)
             try:
-                await self._job.renew()
+                for job in (self._job, *self._doubles):
+                    await job.renew()
             except Unavailable:
                 self._services.metrics.renewals_failed.inc()
                 _log.warning("the lease could not be renewed")
@@ -222,19 +235,53 @@ class LaneOwner:
     async def _let_go(self, end: str) -> str:
         """Takes the job off the queue, then looks once more: an input may have come while its job was still queued."""
         self.again = None
-        await self._job.done()
+        for job in self._all_jobs():
+            await job.done()
         try:
-            state = (await self._load()).state
-            if has_work(state, self._job.lane):
-                await self._services.jobs.offer(self._subjects, self._job.lane, pool_of(state, self._job.lane))
+            await self._offer((await self._load()).state)
         except LogError:
             _log.warning("could not look for late inputs; a gateway will")
         return end
 
+    async def _drop(self) -> str:
+        """Ends a second job of a lane: whoever has the first one sees to it, and looks at the log when it is off the queue.
+
+        Only while that is so may ours be gone: else nobody might know of an input that came meanwhile.
+        """
+        _log.info("another job stands for the lane")
+        self.again = None
+        for job in self._all_jobs():
+            await job.done()
+        self._loaded = await self._load()
+        if not await self._is_second():
+            await self._offer(self._state)
+        return "second"
+
+    async def _is_second(self) -> bool:
+        """Whether the lane is owned by who has another job for it, that came by another queue. Raises Unavailable."""
+        if self._state.lane(self._job.lane).owner is None:
+            return False
+        claimed_by = await self._services.log.claimed_by(self._subjects, self._job.lane)
+        return await self._job.is_second_to(claimed_by)
+
+    def _all_jobs(self) -> list[Job]:
+        """The lane's jobs that are to be let go of, the one by which it is owned last. What comes from now on is `again`."""
+        self._letting_go = True
+        doubles, self._doubles = self._doubles, []
+        return [*doubles, self._job]
+
+    async def _offer(self, state: SessionState) -> None:
+        lane = self._job.lane
+        if has_work(state, lane):
+            await self._services.jobs.offer(self._subjects, lane, *queue_of(state, lane))
+
     async def _give_back(self) -> str:
         if has_work(self._state, self._job.lane):
             self.again = None
-            await self._job.give_back()
+            *doubles, first = self._all_jobs()
+            for job in doubles:
+                await job.done()
+            await first.give_back()
             return "handed_over"
         return await self._let_go("done")
 

@@ -12,8 +12,9 @@ import structlog
 
 from agent_worker.context import Agent, SessionContext
 from agent_worker.control import RunControl
-from agent_worker.errors import ContentTooLarge
+from agent_worker.errors import ContentTooLarge, ModelFailed, StepFailed
 from agent_worker.scope import LaneScope
+from agent_worker.tasks import RunTasks, counted_as, name_of
 from agent_worker.tracing import RunTrace
 from agent_worker.watching import CostControl, RunPresence
 from broker.endings import call_endings, in_records, run_cancelled
@@ -28,6 +29,9 @@ from broker.transcript import Message, message_id_of
 
 _log = structlog.get_logger("antiphon.run")
 
+
+_NAMES_MAX = 5
+"""Names of tasks that a line of the log tells."""
 
 StopReason = Literal["cancelled", "leaving", "taken", "unwatched", "timeout"]
 
@@ -89,6 +93,26 @@ class RunExecution:
     async def _execute(self, run: Run, inputs: Sequence[QueuedInput], said: str, trace: RunTrace) -> str:
         """Returns how the run ended."""
         control = RunControl(lambda: self._cancel_of(run))
+        tasks = RunTasks(self.scope.subjects.key, run.run_id, self.scope.services.agent.name)
+        try:
+            end_reason, ending = await self._attended(run, inputs, said, control, tasks, trace)
+        finally:
+            control.ended = True
+            self._let_go_of(tasks)
+        await self._finish(run, control, ending, end_reason)
+        await self.scope.writer.flush()
+        return _how(ending)
+
+    async def _attended(
+        self,
+        run: Run,
+        inputs: Sequence[QueuedInput],
+        said: str,
+        control: RunControl,
+        tasks: RunTasks,
+        trace: RunTrace,
+    ) -> tuple[str, Event]:
+        """Calls the agent, with what it needs around it."""
         async with AsyncExitStack() as stack:
             stack.enter_context(self.scope.services.metrics.executing(control))
             presence = RunPresence(self.scope, stack)
@@ -103,11 +127,19 @@ class RunExecution:
                 history=self._history,
                 trace=trace,
             )
-            end_reason, ending = await self._watched(run, ctx, control, presence, trace)
-        control.ended = True
-        await self._finish(run, control, ending, end_reason)
-        await self.scope.writer.flush()
-        return _how(ending)
+            return await self._watched(run, ctx, control, presence, tasks, trace)
+
+    def _let_go_of(self, tasks: RunTasks) -> None:
+        """Ends what the agent has started and left: it can say nothing more, and would use the worker for nothing."""
+        agent = self.scope.services.agent
+        left = [] if agent.keeps_tasks else tasks.left()
+        if not left:
+            return
+        names = sorted({name_of(task) for task in left})[:_NAMES_MAX]
+        _log.warning("the agent leaves tasks behind", agent=agent.name, count=len(left), tasks=names)
+        self.scope.services.metrics.tasks_leaked.inc(len(left))
+        for task in left:
+            task.cancel()
 
     def _cancel_of(self, run: Run) -> Cancel | None:
         current = self.scope.state.runs.get(run.run_id)
@@ -123,12 +155,19 @@ class RunExecution:
         return await read_messages(log, subjects, end, want - len(messages)) + messages
 
     async def _watched(
-        self, run: Run, ctx: SessionContext, control: RunControl, presence: RunPresence, trace: RunTrace
+        self,
+        run: Run,
+        ctx: SessionContext,
+        control: RunControl,
+        presence: RunPresence,
+        tasks: RunTasks,
+        trace: RunTrace,
     ) -> tuple[str, Event]:
         """Runs the agent's function; returns how its open texts ended, and the event that ends the run."""
         # Not in a TaskGroup: a function that ignores its cancellation must not hold the worker.
-        call = _call(self.scope.services.agent, ctx, trace)
+        call = _call(self.scope.services.agent, ctx, tasks, trace)
         agent = asyncio.create_task(call, name=f"agent-{run.run_id}")  # noqa: TID251
+        tasks.main = agent
         try:
             stop = await self._first(agent, run, control, presence)
         finally:
@@ -136,7 +175,7 @@ class RunExecution:
                 await self._stop(agent, ctx, control, run)
         match stop:
             case None:
-                return self._agent_returned(agent, run)
+                return self._agent_returned(agent, run, ctx)
             case "leaving":
                 raise HandOver
             case "taken":
@@ -172,7 +211,7 @@ class RunExecution:
                 stop.cancel()
         return None if agent.done() else done[0].result()
 
-    def _agent_returned(self, agent: asyncio.Task[None], run: Run) -> tuple[str, Event]:
+    def _agent_returned(self, agent: asyncio.Task[None], run: Run, ctx: SessionContext) -> tuple[str, Event]:
         error = asyncio.CancelledError() if agent.cancelled() else agent.exception()
         cancel = self._cancel_of(run)
         if cancel is not None and cancel.mode == "immediate" and not isinstance(error, LogError):
@@ -180,15 +219,20 @@ class RunExecution:
             return self._cancelled(run, cancel.reason)
         if error is None:
             run_id = self.scope.writer.run_id or ""
-            finished = RunFinished(self.scope.subjects.session, run_id, {"type": "success"})
+            usage = ctx.usage or None
+            finished = RunFinished(self.scope.subjects.session, run_id, {"type": "success"}, usage)
             return "complete", self._end("success", finished)
         if isinstance(error, LogError):
             raise error
         if isinstance(error, ContentTooLarge):
             return "error", self._end("error", RunError(str(error), RunErrorCode.CONTENT_TOO_LARGE.value))
+        if isinstance(error, ModelFailed):
+            _log.warning("the model gave no answer", code=error.code.value, status=error.status)
+            return "error", self._end("error", RunError(str(error), error.code.value))
         # The text of an author's exception may hold what people said: clients get its type, the worker's log the place.
-        _log.error("the agent raised", error=type(error).__name__)
-        message = f"the agent raised {type(error).__name__}"
+        kind = error.error if isinstance(error, StepFailed) else type(error).__name__
+        _log.error("the agent raised", error=kind)
+        message = f"the agent raised {kind}"
         return "error", self._end("error", RunError(message, RunErrorCode.AGENT_ERROR.value))
 
     def _end(self, end: str, event: Event) -> Event:
@@ -210,8 +254,8 @@ class RunExecution:
             agent.add_done_callback(_retrieve)
             # At its end the event loop waits for every task that it knows of, and this one may never end.
             asyncio._unregister_task(agent)  # noqa: SLF001 (documented, in "Extending")
-        else:
-            _retrieve(agent)
+        elif not agent.cancelled() and (error := agent.exception()) is not None and not isinstance(error, LogError):
+            _log.error("the agent raised while it was stopped", agent=services.agent.name, error=type(error).__name__)
 
     async def _finish(self, run: Run, control: RunControl, ending: Event, end_reason: str) -> None:
         """Ends what is open, and the run. No call is left without a result."""
@@ -231,8 +275,10 @@ def run_trace(
 ) -> RunTrace:
     """The span of a new attempt of a run; `cause` is the span that its input came in."""
     services = scope.services
+    version = services.me.version
     ids: dict[str, Attribute] = {
-        "session": scope.subjects.session,
+        **({} if version is None else {"version": version}),
+        "session": scope.subjects.key,
         "lane": scope.lane,
         "run": run_id,
         "attempt": attempt,
@@ -263,8 +309,8 @@ async def _then(reason: StopReason, wait: Coroutine[Any, Any, Any]) -> StopReaso
     return reason
 
 
-async def _call(agent: Agent, ctx: SessionContext, trace: RunTrace) -> None:
-    with trace.attached():
+async def _call(agent: Agent, ctx: SessionContext, tasks: RunTasks, trace: RunTrace) -> None:
+    with trace.attached(), counted_as(tasks):
         await agent.run(ctx)
 
 

@@ -13,8 +13,9 @@ from agent_worker.sizes import check_size
 from agent_worker.slots import Slot
 from agent_worker.writer import LaneWriter
 from broker.clock import now_ms
+from broker.config import AttachmentSettings
 from broker.events import Entry, Event, Participant
-from broker.interfaces import Directory, JobQueue, Presence, SessionLog
+from broker.interfaces import Alarms, AttachmentStore, Directory, JobQueue, Presence, SessionLog
 from broker.loading import Loaded, read_entry
 from broker.spans import NO_SPANS, Spans
 from broker.state import SessionState
@@ -42,6 +43,9 @@ class WorkerServices:
     lease_s: float
     settings: WorkerSettings
     metrics: WorkerMetrics
+    attachments: AttachmentStore
+    attachment_settings: AttachmentSettings
+    alarms: Alarms
     spans: Spans = NO_SPANS
 
 

@@ -21,6 +21,11 @@ class Slots:
         self.wanted = asyncio.Event()
         """Set while a run that was parked waits for a slot: who only looks for new work should give one up."""
 
+    @property
+    def full(self) -> bool:
+        """Whether `take` would have to wait."""
+        return self.free.locked()
+
     async def take(self) -> Slot:
         """Waits for a free slot. Safe to cancel."""
         await self.free.acquire()

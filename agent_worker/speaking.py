@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from agent_worker.control import RunControl
 from agent_worker.sizes import check_size
-from agent_worker.tracing import RunTrace, label
+from agent_worker.tracing import RunTrace
 from agent_worker.writer import LaneWriter
 from broker.events import (
     Event,
+    MessageAttached,
     OtherEvent,
     ReasoningMessageStart,
     RunCacheable,
-    StepFinished,
-    StepStarted,
     TextMessageStart,
     ToolCallResult,
     ToolCallStart,
@@ -28,6 +26,8 @@ from broker.events import (
 
 CACHEABLE_S_MAX = 31_536_000
 """A year: what HTTP takes as for ever (RFC 9111)."""
+PASSED_ON = ("CUSTOM", "RAW", "STATE_SNAPSHOT", "STATE_DELTA", "ACTIVITY_SNAPSHOT", "ACTIVITY_DELTA")
+"""Types of events that applications make of what they like."""
 
 
 class Speaking:
@@ -97,20 +97,6 @@ class Speaking:
             self._writer.close(self._reasoning)
             self._reasoning = None
 
-    @asynccontextmanager
-    async def step(self, name: str) -> AsyncIterator[None]:
-        """A named step of the run, shown to the people. At its beginning and its end the run may be held or stopped."""
-        await self._control.boundary()
-        self._writer.record(StepStarted(name))
-        await self._writer.room()
-        try:
-            with self._trace.span("step", step=label(name)):
-                yield
-        finally:
-            if not self._control.ended:
-                self._writer.record(StepFinished(name))
-        await self._control.boundary()
-
     async def tool_call(self, name: str, args: Mapping[str, Any], *, tool_call_id: str | None = None) -> str:
         """Shows that the agent calls a tool; returns the call's id, for `tool_result`.
 
@@ -141,6 +127,12 @@ class Speaking:
         """The agent's shared state, whole (AG-UI STATE_SNAPSHOT)."""
         await self._record(OtherEvent("STATE_SNAPSHOT", {"type": "STATE_SNAPSHOT", "snapshot": snapshot}))
 
+    async def pass_on(self, event: Mapping[str, Any]) -> None:
+        """An event of another AG-UI agent that means nothing to the log: one of `PASSED_ON`, as it came."""
+        if event.get("type") not in PASSED_ON:
+            raise ValueError(f"only {', '.join(PASSED_ON)} are passed on")
+        await self._record(OtherEvent(str(event["type"]), dict(event)))
+
     async def cacheable(self, max_age_s: int) -> None:
         """Says that what this run answers may be given again for `max_age_s` seconds after its end, to who may read it.
 
@@ -149,6 +141,17 @@ class Speaking:
         if not 0 <= max_age_s <= CACHEABLE_S_MAX:
             raise ValueError(f"max_age_s must be a whole number from 0 to {CACHEABLE_S_MAX}")
         await self._record(RunCacheable(self.run_id, max_age_s))
+
+    def _say_attached(self, reference: Mapping[str, Any]) -> None:
+        """An attachment belongs to the message that is open, or is a message of its own."""
+        self.end_reasoning()
+        if self._message is not None:
+            self._writer.record(MessageAttached(self._message, [reference]))
+            return
+        id_ = self._new_id("msg")
+        self._writer.open(TextMessageStart(id_), id_, "text")
+        self._writer.record(MessageAttached(id_, [reference]))
+        self._writer.close(id_)
 
     async def flush(self) -> None:
         """Returns when everything said so far is stored."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+
+import structlog
+
 from agent_worker.run import RunExecution, run_trace
 from agent_worker.scope import LaneScope
 from agent_worker.tracing import RunTrace
+from broker.clock import now_ms
 from broker.endings import abandoned, closing_events, in_records, run_cancelled, text_endings
-from broker.errors import RunErrorCode
+from broker.errors import RunErrorCode, Unavailable
 from broker.events import EndReason, Event, RunError, RunTakenOver
 from broker.loading import Loaded
 from broker.state import QueuedInput, Run
 from broker.tracing import TraceContext
+
+_log = structlog.get_logger("antiphon.run")
 
 
 async def end_cancelled(scope: LaneScope, run: Run) -> None:
@@ -22,7 +29,10 @@ async def end_cancelled(scope: LaneScope, run: Run) -> None:
 
 
 async def end_lost(scope: LaneScope, run: Run) -> None:
-    """Ends a run that has had as many workers as it may."""
+    """Ends a run that has had as many workers as it may, and lets operators know (`antiphon dead`)."""
+    with contextlib.suppress(Unavailable):  # the directory is an aid
+        await scope.services.directory.note("dead", "", scope.subjects.key, now_ms())
+    _log.error("a run is given up", run=run.run_id, lost=run.lost)
     message = f"{run.lost} workers were lost in this run"
     await _close(scope, run, "worker_lost", RunError(message, RunErrorCode.WORKER_LOST.value))
     scope.services.metrics.runs.labels("worker_lost").inc()

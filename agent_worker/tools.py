@@ -205,7 +205,8 @@ async def run_own(
     elif not idempotent:
         await _fail(scope, call_id, ToolErrorCode.OUTCOME_UNKNOWN)
         raise ToolFailed(name, ToolErrorCode.OUTCOME_UNKNOWN.value)
-    key = f"{scope.subjects.session}/{call.write_id}"
+    # Made of the run's id and of what is asked, it outlives a takeover, and a move to another log.
+    key = f"{scope.subjects.key}/{call.id}"
     try:
         result = await function(Invocation(name, args, call_id, key))
         answer = _own_answer(call_id, result)
