@@ -84,8 +84,8 @@ async def _save(site: Site, part: Part, known: dict[str, Saved], tally: Tally, n
 async def _saved(site: Site, part: Part, name: str, epoch: str) -> Saved:
     for _ in range(_TRIES - 1):
         with contextlib.suppress(Deleted):
-            return await part.save(name, epoch, now_ms(), exported(site.log, site.log.subjects(name)))
-    return await part.save(name, epoch, now_ms(), exported(site.log, site.log.subjects(name)))
+            return await part.save(name, epoch, now_ms(), exported(site.log, site.log.subjects(name), site.attachments))
+    return await part.save(name, epoch, now_ms(), exported(site.log, site.log.subjects(name), site.attachments))
 
 
 async def restore_all(broker: BrokerSettings, path: Path, pattern: str, at_once: int, *, check: bool) -> int:
@@ -113,7 +113,7 @@ async def _restore(site: Site, part: Part, tally: Tally, notes: Notes, check: bo
     try:
         await asyncio.to_thread(part.check, saved)
         into = Into.SAME if check else Into.PART
-        restored = await restore(site.log, subjects, part.lines(saved), into=into)
+        restored = await restore(site.log, subjects, part.lines(saved), into=into, attachments=site.attachments)
         if not check:
             found = users_of(restored) + await settle(site, subjects)
             notes.add((kind, whose, saved.session, ts) for kind, whose, ts in found)

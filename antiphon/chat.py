@@ -30,7 +30,7 @@ from antiphon_client import (
 _HELP = (
     "Enter sends · /now TEXT interrupts the run with it · /stop ends the run · /take-back your last waiting message · "
     "/allow, /reject or /answer TEXT what waits for a decision · /take the session over from the agent, /back NOTE · "
-    "/who is here · /quit or Ctrl-D leaves"
+    "/attach FILE TEXT sends a file with it · /save ID FILE keeps one · /who is here · /quit or Ctrl-D leaves"
 )
 StyledText = list[tuple[str, str]]
 
@@ -132,6 +132,10 @@ class _Terminal:
                 await self._take_over()
             case "/back":
                 await self._session.return_handoff(rest)
+            case "/attach":
+                await self._attach(rest)
+            case "/save":
+                await self._save(rest)
             case "/who":
                 self._who()
             case _:
@@ -151,6 +155,18 @@ class _Terminal:
         waiting = self._session.state.handoffs
         await self._session.claim_handoff(handoff_id=waiting[0].handoff_id if waiting else None)
 
+    async def _attach(self, rest: str) -> None:
+        path, _, text = rest.partition(" ")
+        stored = await self._session.upload(path)
+        await self._session.send(text, attachments=[stored])
+
+    async def _save(self, rest: str) -> None:
+        id_, _, path = rest.partition(" ")
+        if not id_ or not path:
+            raise ValueError("say which, and where to: /save ID FILE")
+        await self._session.download_to(id_, path)
+        self._print([("class:dim", f"(saved as {path})")])
+
     def _who(self) -> None:
         here = self._session.presence.participants if self._session.presence is not None else ()
         names = ", ".join(f"{person.name or person.id} ({person.state})" for person in here)
@@ -160,7 +176,7 @@ class _Terminal:
         """A refusal is said in a line; the chat goes on."""
         try:
             await action
-        except (AntiphonError, ValueError) as error:
+        except (AntiphonError, ValueError, OSError) as error:
             self._print([("ansired", f"! {error}")])
 
     async def _send(self, text: str, mode: str | None = None) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
+from antiphon.cli_audit import as_operator
 from antiphon.options import Parsers, add_settings, broker_settings, command, data_flag, names
 from antiphon.place import place
 from antiphon.processes import BrokerSettings
 from broker.config import LogSettings, NatsSettings
+from broker.errors import ConfigError
+from broker.permissions import Role
 
 if TYPE_CHECKING:
     from antiphon.talk import Access
@@ -31,15 +35,21 @@ def _send(commands: Parsers) -> None:
     parser = command(commands, "send", "Send one message to a session.", _run_send)
     _session_flags(parser)
     parser.add_argument("text", help="the message")
+    parser.add_argument(
+        "--attach", action="append", default=[], metavar="FILE", help="a file to send with it; may be repeated"
+    )
+    later = parser.add_mutually_exclusive_group()
+    later.add_argument("--at", metavar="TIME", help="send it then: 2026-11-30T09:00 (here, unless it says a time zone)")
+    later.add_argument("--in", dest="after", metavar="TIME", help="send it after so long: 90s, 15m, 2h, 3d")
     parser.add_argument("--wait", action="store_true", help="wait for the answer and print it")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 async def _run_send(args: argparse.Namespace) -> int:
-    from antiphon.talk import send
+    from antiphon.talk import send, when_of
 
-    where = _where(args)
-    return await send(where, args.session, args.text, wait=args.wait, as_json=args.json)
+    where, when = _where(args), when_of(args.at, args.after)
+    return await send(where, args.session, args.text, args.attach, when=when, wait=args.wait, as_json=args.json)
 
 
 def _tail(commands: Parsers) -> None:
@@ -95,7 +105,7 @@ def _trace(commands: Parsers) -> None:
 async def _run_trace(args: argparse.Namespace) -> int:
     from antiphon.following import trace
 
-    return await trace(log_access(args), args.id, args.session, as_json=args.json)
+    return await trace(log_access(args, Role.OBSERVER), args.id, args.session, as_json=args.json)
 
 
 # --- sessions as files -----------------------------------------------------------------------------------------------------
@@ -111,7 +121,8 @@ def _export(commands: Parsers) -> None:
 async def _run_export(args: argparse.Namespace) -> int:
     from antiphon.transfer import export_session
 
-    return await export_session(log_access(args), args.session, args.output)
+    broker = log_access(args, Role.OBSERVER)
+    return await as_operator(broker, "export", args.session, partial(export_session, broker, args.session, args.output))
 
 
 def _import(commands: Parsers) -> None:
@@ -124,7 +135,36 @@ def _import(commands: Parsers) -> None:
 async def _run_import(args: argparse.Namespace) -> int:
     from antiphon.transfer import import_session
 
-    return await import_session(log_access(args), args.session, args.file)
+    broker = log_access(args, Role.PROVISIONER)
+    return await as_operator(broker, "import", args.session, partial(import_session, broker, args.session, args.file))
+
+
+def _replay(commands: Parsers) -> None:
+    parser = command(commands, "replay", "Play a recorded session to an agent, and show what it does now.", _run_replay)
+    parser.add_argument("file", nargs="?", metavar="FILE", help="what `antiphon export` has written")
+    parser.add_argument("--session", metavar="NAME", help="a session of a running log, in place of a file")
+    parser.add_argument("--agent", required=True, metavar="NAME", help="built in, or module:object")
+    parser.add_argument(
+        "--only", default="text,calls,steps,end", metavar="WHAT", help="what to compare (default text,calls,steps,end)"
+    )
+    parser.add_argument("--timeout-s", type=float, default=120.0, metavar="X", help="longest turn (default 120)")
+    parser.add_argument("--json", action="store_true", help="print each turn, then and now, as a line of JSON")
+    log_flags(parser)
+
+
+async def _run_replay(args: argparse.Namespace) -> int:
+    from agent_worker.loading import load_agent
+    from antiphon.replaying import COMPARED, Asked, replay_file, replay_session
+
+    only = names(args.only)
+    if unknown := [name for name in only if name not in COMPARED]:
+        raise ConfigError(f"--only: {unknown[0]!r} is none of {', '.join(COMPARED)}")
+    if (args.file is None) == (args.session is None):
+        raise ConfigError("give a FILE that `antiphon export` has written, or --session NAME")
+    asked = Asked(load_agent(args.agent), only, args.timeout_s, args.json)
+    if args.file is not None:
+        return await replay_file(args.file, asked)
+    return await replay_session(log_access(args, Role.OBSERVER), args.session, asked)
 
 
 def log_flags(parser: argparse.ArgumentParser) -> None:
@@ -134,11 +174,12 @@ def log_flags(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, LogSettings, title="log")
 
 
-def log_access(args: argparse.Namespace) -> BrokerSettings:
-    """The log that the flags name, or that of the `antiphon dev` beside."""
-    running = place(args.data).running()
+def log_access(args: argparse.Namespace, role: Role) -> BrokerSettings:
+    """The log that the flags name, or that of the `antiphon dev` beside, there in that role."""
+    where = place(args.data)
+    running = where.running()
     if args.nats_url is None and "ANTIPHON_NATS_URL" not in os.environ and running is not None:
-        args.nats_url = running.nats_url
+        vars(args).update(where.as_nats_user(role), nats_url=running.nats_url)
     return broker_settings(args)
 
 
@@ -165,4 +206,4 @@ def _where(args: argparse.Namespace) -> Access:
     return access(place(args.data), args.url, args.token, args.user, names(args.roles))
 
 
-COMMANDS = (_chat, _send, _tail, _sessions, _handoffs, _trace, _export, _import)
+COMMANDS = (_chat, _send, _tail, _sessions, _handoffs, _trace, _export, _import, _replay)

@@ -15,10 +15,11 @@ from agent_worker.agents.local import llama, weights
 from antiphon.doctor_cluster import cluster_findings
 from antiphon.findings import Finding
 from antiphon.options import names, settings
-from antiphon.place import Place
+from antiphon.place import Place, Running
 from broker.config import NatsSettings
 from broker.errors import AntiphonError
 from broker.jetstream.server import find_binary
+from broker.permissions import Role
 from broker.versions import VERSION
 
 _FREE_BYTES_MIN = 1 << 30
@@ -49,7 +50,8 @@ async def _findings(where: Place, args: argparse.Namespace) -> AsyncIterator[Fin
     monitoring = names(args.monitoring)
     if args.nats_url is not None or "ANTIPHON_NATS_URL" in os.environ:
         # A cluster: what `antiphon dev` needs of this machine is nothing to it.
-        async for finding in cluster_findings(settings(NatsSettings, args), monitoring):
+        role = Role(args.role) if args.role else None
+        async for finding in cluster_findings(settings(NatsSettings, args), monitoring, role):
             yield finding
         return
     yield _nats_binary()
@@ -61,9 +63,14 @@ async def _findings(where: Place, args: argparse.Namespace) -> AsyncIterator[Fin
             f"no `antiphon dev` runs with {where.path}", "start it, or give --nats-url to check a cluster", needed=False
         )
         return
-    async for finding in cluster_findings(settings(NatsSettings, args, nats_url=running.nats_url), monitoring):
+    async for finding in cluster_findings(_beside(where, running, args), monitoring):
         yield finding
     yield await _gateway(running.url)
+
+
+def _beside(where: Place, running: Running, args: argparse.Namespace) -> NatsSettings:
+    who = where.as_nats_user(Role.OBSERVER)
+    return settings(NatsSettings, args, **(who | {"nats_url": running.nats_url}))
 
 
 def _nats_binary() -> Finding:

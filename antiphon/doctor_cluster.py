@@ -13,13 +13,20 @@ import orjson
 
 from antiphon import findings
 from antiphon.findings import Finding
-from broker.config import LogSettings, NatsSettings
-from broker.errors import LogError
-from broker.jetstream.connection import Connection, ServerRefused
+from broker.clock import now_ms
+from broker.config import LogSettings, NatsSettings, from_environment
+from broker.errors import ROLES_HINT, CodecError, LogError
+from broker.jetstream.access import said_of, user_access
+from broker.jetstream.answers import ServerRefused
+from broker.jetstream.connection import Connection
+from broker.jetstream.drains import JetStreamDrains
 from broker.jetstream.health import JetStreamHealth
 from broker.jetstream.log import JetStreamLog
-from broker.jetstream.topology import INDEX_STREAM, META_STREAM, WORK_STREAM, stored_partitions
-from broker.subjects import HEARTBEATS, stream_name
+from broker.jetstream.topology import OWN_STREAMS, WORK_STREAM, stored_partitions
+from broker.jetstream.vitals import all_pages
+from broker.jetstream.workers import ask_workers
+from broker.permissions import Role, User, access
+from broker.subjects import HEARTBEATS, queue_of_consumer, stream_name
 
 LISTEN_S: Final = 3.0
 """A gateway says that it is alive every two seconds, unless it was told otherwise."""
@@ -28,17 +35,25 @@ _LOOK_S = 0.2
 _NO_VERSION = "unknown"
 
 
-async def cluster_findings(nats: NatsSettings, monitoring: list[str]) -> AsyncIterator[Finding]:
-    """Everything that can be seen from here, in the order in which it depends on each other."""
-    settings = LogSettings()
+async def cluster_findings(
+    nats: NatsSettings, monitoring: list[str], role: Role | None = None
+) -> AsyncIterator[Finding]:
+    """Everything that can be seen from here, in the order in which it depends on each other.
+
+    With a `role` only whether this user of NATS has what that role needs: it is not the one who looks at the rest.
+    """
+    settings = from_environment(LogSettings)
     async with Connection(nats, name="antiphon-doctor") as connection, JetStreamLog(connection, settings) as log:
         if not connection.connected:
             yield Finding(
-                f"NATS at {nats.nats_url}", f"{connection.last_error}; is it running, and is --nats-url right?"
+                f"NATS at {nats.nats_addresses}", f"{connection.last_error}; is it running, and is --nats-url right?"
             )
             return
-        yield Finding(f"NATS at {nats.nats_url}")
+        yield Finding(f"NATS at {nats.nats_addresses}")
         yield findings.server(connection.server_info)
+        yield await _user(connection, settings, role or Role.OBSERVER)
+        if role is not None:
+            return
         problems = await JetStreamHealth(connection, log, settings).problems()
         yield Finding("streams and consumers", "; ".join(problems))
         seen = _Seen(connection)
@@ -47,9 +62,24 @@ async def cluster_findings(nats: NatsSettings, monitoring: list[str]) -> AsyncIt
                 yield finding
         except (LogError, ServerRefused) as error:
             yield Finding("JetStream", f"{error}; look at the servers' logs")
+        async for finding in _workers(connection, seen.consumers):
+            yield finding
         async for finding in _monitored(monitoring, seen.replicas):
             yield finding
         yield findings.gateways(await _heard(connection), LISTEN_S)
+
+
+async def _user(connection: Connection, settings: LogSettings, role: Role) -> Finding:
+    try:
+        stored = await stored_partitions(connection)
+        found = await user_access(connection)
+    except (LogError, ServerRefused) as error:
+        return Finding("user of NATS", str(error))
+    if found is None:
+        return Finding("user of NATS: it may not ask what it may do", ROLES_HINT, needed=False)
+    user = User(role, settings.pool_names, connection.inbox_prefix)
+    lacks = [*found[1].lacks(access(user, stored or settings.partitions))]
+    return findings.user(found[0], role, said_of(lacks) if lacks else "", found[1])
 
 
 class _Seen:
@@ -59,12 +89,14 @@ class _Seen:
         self._connection = connection
         self._skews: dict[str, float] = {}
         self.replicas = 1
+        self.consumers: list[dict[str, Any]] = []
+        """Those of the pools."""
 
     async def findings(self) -> AsyncIterator[Finding]:
         """Raises Unavailable, TopologyError, ServerRefused."""
         yield findings.account(await self._connection.api("INFO"))
         partitions = await stored_partitions(self._connection) or 0
-        names = [META_STREAM, INDEX_STREAM, WORK_STREAM, *(stream_name(n) for n in range(partitions))]
+        names = [*OWN_STREAMS, *(stream_name(n) for n in range(partitions))]
         infos = []
         for name in names:
             try:
@@ -82,10 +114,11 @@ class _Seen:
 
     async def _pools(self) -> AsyncIterator[Finding]:
         consumers = await self._consumers()
-        for info in consumers:
+        self.consumers = findings.by_pool(consumers)
+        for info in self.consumers:
             yield findings.pool(info)
         queue = await self._info(f"STREAM.INFO.{WORK_STREAM}", {"subjects_filter": "work.>"})
-        pools = [str(info["name"]).removeprefix("pool-") for info in consumers]
+        pools = [queue_of_consumer(str(info["name"])) for info in consumers]
         for finding in findings.orphans(queue["state"].get("subjects") or {}, pools):
             yield finding
 
@@ -93,9 +126,8 @@ class _Seen:
         """Those of the work queue. A worker that asks again and again is not caught asking at every moment."""
         deadline = asyncio.get_running_loop().time() + LISTEN_S
         while True:
-            listed = await self._connection.api(f"CONSUMER.LIST.{WORK_STREAM}")
-            consumers: list[dict[str, Any]] = listed.get("consumers") or []
-            if all(findings.is_served(each) for each in consumers):
+            consumers, _ = await all_pages(self._connection, f"CONSUMER.LIST.{WORK_STREAM}", "consumers")
+            if all(findings.is_served(each) for each in findings.by_pool(consumers)):
                 return consumers
             if asyncio.get_running_loop().time() > deadline:
                 return consumers
@@ -117,6 +149,25 @@ def _skew_s(info: Mapping[str, Any], sent: float, came: float) -> float | None:
         return None
     at = datetime.fromisoformat(f"{said[:19]}+00:00").timestamp() + float(f"0{said[19:].rstrip('Z')}")
     return at - came if at > came else min(0.0, at - sent)
+
+
+async def _workers(connection: Connection, consumers: list[dict[str, Any]]) -> AsyncIterator[Finding]:
+    """What the pools' workers say of themselves, and the versions that are drained."""
+    pools = [queue_of_consumer(str(info["name"])) for info in consumers]
+    try:
+        drains = await JetStreamDrains(connection).read()
+        notices = await ask_workers(connection, pools)
+    except (LogError, CodecError) as error:
+        yield Finding("versions of workers", str(error), needed=False)
+        return
+    for finding in findings.workers(notices):
+        yield finding
+    for each in drains:
+        if each.in_force(now_ms()):
+            yield findings.drain(each, notices)
+    for info in consumers:
+        for finding in findings.only_drained(info, notices):
+            yield finding
 
 
 async def _heard(connection: Connection) -> dict[str, str]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from broker.drains import Drain
+from broker.permissions import Access, Role
 from broker.replicas import is_away
+from broker.subjects import queue_of_consumer, split_queue
+from broker.workers import WorkerNotice, WorkerState, said_version
 
 VERSION_NEEDED: Final = (2, 11)
 """The first nats-server in which a message may have a time to live of its own."""
@@ -65,6 +69,13 @@ def server(info: Info) -> Finding:
     return worst(f"server {name} {version}{where}", fails, notes)
 
 
+def user(name: str, role: Role, lacks: str, may: Access) -> Finding:
+    """What the user of NATS may do that we are: all that its role needs, and not what nobody may."""
+    what = f"user of NATS: {name}, as {role}"
+    notes = ["it may publish live.>, which is the servers' alone: give it a role"] if may.may_publish("live.>") else []
+    return worst(what, [lacks] if lacks else [], notes)
+
+
 def account(info: Info) -> Finding:
     """Storage and limits of the account."""
     used, limit = int(info.get("storage", 0)), int(info.get("limits", {}).get("max_storage", -1))
@@ -112,9 +123,21 @@ def copies(infos: Sequence[Info], clustered: bool) -> Finding:
     return Finding(what)
 
 
+def by_pool(infos: Iterable[Info]) -> list[dict[str, Any]]:
+    """The consumers of each pool's queues taken together. A worker asks at all of them."""
+    pools: dict[str, dict[str, Any]] = {}
+    for info in infos:
+        pool, _, _ = split_queue(str(info["name"]))
+        one = pools.setdefault(pool, {"name": pool, "num_pending": 0, "num_ack_pending": 0, "num_waiting": 0})
+        for count in ("num_pending", "num_ack_pending", "num_redelivered"):
+            one[count] = one.get(count, 0) + int(info.get(count, 0))
+        one["num_waiting"] = max(one["num_waiting"], int(info["num_waiting"]))
+    return [*pools.values()]
+
+
 def pool(info: Info) -> Finding:
-    """A pool's consumer: jobs that wait, and workers that ask for them."""
-    name = str(info["name"]).removeprefix("pool-")
+    """A pool's consumers, taken together: jobs that wait, and workers that ask for them."""
+    name = queue_of_consumer(str(info["name"]))
     waiting, leased, asking = int(info["num_pending"]), int(info["num_ack_pending"]), int(info["num_waiting"])
     fails, notes = [], []
     if not is_served(info):
@@ -129,6 +152,43 @@ def pool(info: Info) -> Finding:
 def is_served(info: Info) -> bool:
     """A worker of the pool asks for jobs, or is at one."""
     return bool(info["num_waiting"] or info["num_ack_pending"])
+
+
+def workers(notices: Sequence[WorkerNotice]) -> Iterator[Finding]:
+    """Workers that answer, for each pool: of which versions, and whether they take jobs."""
+    for pool in sorted({notice.pool for notice in notices}):
+        counts: dict[tuple[str, str], int] = {}
+        for notice in notices:
+            if notice.pool == pool:
+                key = said_version(notice.version), str(notice.state)
+                counts[key] = counts.get(key, 0) + 1
+        said = (f"{count} of version {version} {state}" for (version, state), count in sorted(counts.items()))
+        yield Finding(f"workers of pool {pool}: {', '.join(said)}")
+
+
+def drain(one: Drain, notices: Sequence[WorkerNotice]) -> Finding:
+    """A version that is drained, and what is left to do."""
+    mine = [notice for notice in notices if one.is_of(notice.pool, notice.version)]
+    what = f"drained: version {said_version(one.version)} of pool {one.pool}, {len(mine)} workers"
+    back = f"`antiphon workers undrain --pool {one.pool} --version {said_version(one.version)}`"
+    if not mine:
+        return Finding(what, f"none is there, and one that starts takes no jobs: {back} if it is over", needed=False)
+    if all(notice.state is WorkerState.DRAINED for notice in mine):
+        return Finding(what, f"they have nothing left: end them, or {back}", needed=False)
+    return Finding(what)
+
+
+def only_drained(info: Info, notices: Sequence[WorkerNotice]) -> Iterator[Finding]:
+    """A pool, by its consumer, whose workers are all of drained versions."""
+    name, waiting = queue_of_consumer(str(info["name"])), int(info["num_pending"])
+    mine = [notice for notice in notices if notice.pool == name and notice.state is not WorkerState.LEAVING]
+    taking = info["num_waiting"] or any(notice.state is WorkerState.TAKING for notice in mine)
+    if mine and not taking:
+        yield Finding(
+            f"pool {name}: {waiting} jobs wait, and all {len(mine)} workers are of drained versions",
+            f"start workers of another version, or `antiphon workers undrain --pool {name}`",
+            needed=waiting > 0,
+        )
 
 
 def orphans(subjects: Mapping[str, int], pools: Sequence[str]) -> Iterator[Finding]:

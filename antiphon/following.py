@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from antiphon.processes import BrokerSettings
+from antiphon.processes import BrokerSettings, reached
 from antiphon.timeline import Moment, RunSpan, Timeline, as_lines, as_wire, with_text
 from broker.interfaces import Of
 from broker.jetstream.connection import Connection
@@ -27,7 +27,7 @@ RECORDS_MAX = 200_000
 @asynccontextmanager
 async def _log(broker: BrokerSettings) -> AsyncIterator[tuple[Connection, JetStreamLog]]:
     async with Connection(broker.nats, name="antiphon-trace") as connection:
-        await connection.wait_connected()
+        await reached(connection)
         async with JetStreamLog(connection, broker.log) as log:
             await log.prepare()
             yield connection, log

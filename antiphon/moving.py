@@ -85,7 +85,9 @@ async def _move_one(old: Site, new: Site, plan: Plan, tally: Tally, notes: Notes
 async def _moved(old: Site, new: Site, plan: Plan, session: str) -> Restored:
     """A session, whole and open in the new log, closed in the old one. Raises Busy, TransferError, Unavailable."""
     here, there = old.log.subjects(session), new.log.subjects(session)
-    before = await restore(new.log, there, exported(old.log, here), into=Into.PART)
+    before = await restore(
+        new.log, there, exported(old.log, here, old.attachments), into=Into.PART, attachments=new.attachments
+    )
     state = await load_state(old.log, here)
     ours = not state.closed or before.closed_by == MOVER
     if not state.closed:
@@ -109,10 +111,18 @@ async def _copy_the_end(old: Site, new: Site, plan: Plan, session: str) -> Resto
     while True:
         head, state = await old.log.head(here, Of.RECORDS), await load_state(old.log, here)
         if state.idle and head is not None and state.as_of == head.seq:
-            restored = await restore(new.log, there, exported(old.log, here), into=Into.PART)
+            restored = await restore(
+                new.log, there, exported(old.log, here, old.attachments), into=Into.PART, attachments=new.attachments
+            )
             # A worker may still say that it has let go of a lane.
             if await old.log.head(here, Of.RECORDS) == head:
-                await restore(new.log, there, exported(old.log, here), into=Into.SAME)
+                await restore(
+                    new.log,
+                    there,
+                    exported(old.log, here, old.attachments),
+                    into=Into.SAME,
+                    attachments=new.attachments,
+                )
                 return restored
         if asyncio.get_running_loop().time() > deadline:
             what = f"{len(state.runs)} runs and {len(state.inputs)} inputs are left after {plan.wait_s:g} s"

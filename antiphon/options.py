@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from antiphon.place import DEFAULT_DIR
 from antiphon.processes import BrokerSettings
-from broker.config import LogSettings, NatsSettings, TraceSettings, from_environment
+from broker.config import AttachmentSettings, LogSettings, NatsSettings, TraceSettings, from_environment
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Parsers = Any  # argparse's type for subparsers is private
 
-_SERVICES = frozenset({"dev", "gateway", "worker"})
+_SERVICES = frozenset({"dev", "gateway", "worker", "webhooks", "callout"})
 """Commands that run on, and log what they do; the others speak only of what goes wrong."""
 
 
@@ -61,7 +61,12 @@ def data_flag(parser: argparse.ArgumentParser) -> None:
 
 def broker_settings(args: argparse.Namespace) -> BrokerSettings:
     """How to reach the log, from the flags. Raises ConfigError."""
-    return BrokerSettings(settings(NatsSettings, args), settings(LogSettings, args), settings(TraceSettings, args))
+    return BrokerSettings(
+        settings(NatsSettings, args),
+        settings(LogSettings, args),
+        settings(TraceSettings, args),
+        settings(AttachmentSettings, args),
+    )
 
 
 def flags_of(values: DataclassInstance) -> list[str]:

@@ -1,4 +1,4 @@
-"""The data directory of `antiphon dev`, by which other commands find it: address and key, so that they need no flags."""
+"""The data directory of `antiphon dev`, by which other commands find it: address and keys, so that they need no flags."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from broker.errors import ConfigError
+from broker.permissions import STANDARD, Role, inbox_of
 
 DEFAULT_DIR = ".antiphon"
 _RUNNING = "running.json"
@@ -47,14 +48,25 @@ class Place:
 
     def secret(self) -> str:
         """The key that tokens are signed with; made at the first call."""
-        try:
-            return self.secret_file.read_text(encoding="ascii").strip()
-        except FileNotFoundError:
-            secret = secrets.token_urlsafe(48)
-            descriptor = os.open(self.secret_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(secret + "\n")
-            return secret
+        return _secret(self.secret_file, 48)
+
+    def nats_passwords(self) -> dict[Role, str]:
+        """The password of each role in NATS, each in a file for its owner alone; made at the first call."""
+        self._nats_users.mkdir(mode=0o700, exist_ok=True)
+        return {role: _secret(self._nats_users / role, 24) for role in STANDARD}
+
+    def as_nats_user(self, role: Role) -> dict[str, Any]:
+        """Settings of a process that comes to NATS in that role; nothing if there are no users."""
+        path = self._nats_users / role
+        if not path.exists():
+            return {}
+        other = dict.fromkeys(("nats_credentials", "nats_nkey_file"), "")
+        who = {"nats_user": str(role), "nats_password_file": str(path), "nats_inbox": inbox_of(role)}
+        return other | who
+
+    @property
+    def _nats_users(self) -> Path:
+        return self.path / "nats-users"
 
     def announce(self, running: Running) -> None:
         """Lets other commands find this process."""
@@ -76,6 +88,18 @@ class Place:
         return running
 
 
+def _secret(path: Path, size: int) -> str:
+    """What is in the file; at first it is made, of so many random bytes, for its owner alone."""
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        secret = secrets.token_urlsafe(size)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secret + "\n")
+        return secret
+
+
 def place(data: str | None) -> Place:
     """The data directory that was asked for, or `.antiphon` here."""
     return Place(Path(data or os.environ.get("ANTIPHON_DATA") or DEFAULT_DIR))
@@ -88,12 +112,14 @@ def make_token(
     sessions: dict[str, list[str]],
     ttl_s: int = _DAY_S,
     roles: Sequence[str] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> str:
-    """A token signed with HS256."""
+    """A token signed with HS256; `more` are further claims, of which empty ones are left out."""
     import jwt  # brings cryptography, 10 MB that a worker has no use for
 
     claims: dict[str, Any] = {"sub": user, "exp": int(time.time()) + ttl_s, "iat": int(time.time())}
     claims["sessions"] = sessions
+    claims |= {claim: value for claim, value in (more or {}).items() if value}
     if roles:
         claims["roles"] = list(roles)
     if name:

@@ -13,18 +13,23 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from agent_worker.config import WorkerSettings
+from antiphon.callout_config import CalloutSettings
 from antiphon.cli import main as antiphon
-from broker.config import LogSettings, NatsSettings, TraceSettings
+from broker.config import AttachmentSettings, LogSettings, NatsSettings, TraceSettings
 from gateway.config import GatewaySettings
+from webhooks.config import WebhookSettings
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "SETTINGS.md"
-COMMANDS = ("dev", "gateway", "worker", "topology", "doctor")
+COMMANDS = ("dev", "gateway", "worker", "webhooks", "callout", "topology", "doctor")
 """The commands that take settings as flags."""
 SECTIONS: tuple[tuple[str, type], ...] = (
     ("NATS", NatsSettings),
     ("Log", LogSettings),
     ("Gateway", GatewaySettings),
     ("Worker", WorkerSettings),
+    ("Attachments", AttachmentSettings),
+    ("Webhooks", WebhookSettings),
+    ("Callout", CalloutSettings),
     ("Traces", TraceSettings),
 )
 OTHERS = (
@@ -54,6 +59,10 @@ _NOTES = {
     WorkerSettings: (
         "The worker of `antiphon dev` takes these from the environment and the settings file, but for "
         "`ANTIPHON_WORKER_DRAIN_S` and `ANTIPHON_CANCEL_GRACE_S`, which are short there."
+    ),
+    WebhookSettings: (
+        "The endpoints themselves are in the file that `ANTIPHON_WEBHOOK_FILE` names ([WEBHOOKS.md](WEBHOOKS.md)). "
+        "`antiphon dev` sends webhooks if there is one, also to receivers on this machine."
     ),
 }
 _HEAD = """\

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from antiphon_client import Entry, Snapshot
@@ -63,6 +64,10 @@ _DELTAS = {
 _ENDS = {"TEXT_MESSAGE_END": "messageId", "REASONING_MESSAGE_END": "messageId", "TOOL_CALL_END": "toolCallId"}
 
 
+_YEAR_10000_MS = 253_402_300_800_000
+_ATTACHING = ("input.sent", "message.attached")
+
+
 class Showing:
     """Turns entries into what to show. Text comes once, from deltas or segments, whichever brings it."""
 
@@ -99,6 +104,8 @@ class Showing:
             yield End(id_, self._reasons.pop(id_, "complete"))
         else:
             yield from self._other(entry, kind, body)
+        if kind in _ATTACHING and isinstance(attachments := body.get("attachments"), Sequence):
+            yield from (Note(attached_note(_author(entry.by), each)) for each in attachments)
 
     def _begin(self, entry: Entry, kind: str, body: Mapping[str, Any]) -> Begin:
         tool = kind == "TOOL_CALL_START"
@@ -155,9 +162,19 @@ class Showing:
         yield from (Begin(id_, "user", author, None), Piece(id_, text), End(id_, "complete"))
 
 
+def attached_note(author: str, attachment: Mapping[str, Any]) -> str:
+    """What is attached, and by which id it can be had."""
+    about = f"{attachment.get('mediaType')}, {attachment.get('size')} bytes, id {attachment.get('id')}"
+    return f"{author} attaches {attachment.get('name')}: {about}"
+
+
 def note_of(kind: str, body: Mapping[str, Any], author: str) -> str | None:
     """What an event says in a line; None if nothing need be said."""
     match kind:
+        case "input.scheduled":
+            return f"{author} sends later, at {_time(body.get('at'))}: {body.get('content')}"
+        case "input.unscheduled":
+            return f"{author} takes back what it was to send later"
         case "run.cancel.requested":
             return f"{author} stops the run"
         case "run.taken_over":
@@ -185,6 +202,13 @@ def note_of(kind: str, body: Mapping[str, Any], author: str) -> str | None:
             return f"{author} has {kind.removeprefix('session.')} the session"
         case _:
             return None
+
+
+def _time(ms: Any) -> str:
+    """A time in ms since 1970, for people here."""
+    if not isinstance(ms, int) or not 0 <= ms < _YEAR_10000_MS:
+        return "a time that is none"
+    return datetime.fromtimestamp(ms / 1000).astimezone().isoformat(" ", "seconds")
 
 
 def _human(snapshot: Snapshot) -> str | None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from antiphon.place import Place, make_token
 from antiphon.showing import Begin, End, Note, Piece, Queued, Show, Showing
@@ -27,6 +28,7 @@ from antiphon_client import (
 from broker.errors import ConfigError
 
 _AWAY_LOOK_S = 0.25
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +72,45 @@ async def _say_when_away(client: Client) -> None:
     print("antiphon: the gateway has lost its log (NATS is away); waiting for it", file=sys.stderr)
 
 
-async def send(where: Access, name: str, text: str, *, wait: bool, as_json: bool) -> int:
-    """Sends a message; with `wait`, prints the answer as it comes. Returns the exit code: 0, or 1 if the run failed."""
+def when_of(at: str | None, after: str | None) -> datetime | None:
+    """The time that `--at` or `--in` names; None for neither. Raises ConfigError."""
+    try:
+        if at is not None:
+            return datetime.fromisoformat(at).astimezone()
+        if after is None:
+            return None
+        return datetime.now(UTC) + timedelta(seconds=float(after[:-1]) * _UNITS_S[after[-1:]])
+    except (KeyError, ValueError, OverflowError):
+        said = "--in: 90s, 15m, 2h or 3d" if at is None else "--at: a time, 2026-11-30T09:00"
+        raise ConfigError(f"{said}, not {(at or after or '')[:40]!r}") from None
+
+
+async def send(
+    where: Access,
+    name: str,
+    text: str,
+    files: Sequence[str],
+    *,
+    when: datetime | None = None,
+    wait: bool,
+    as_json: bool,
+) -> int:
+    """Sends a message, with files, now or at a time; with `wait`, prints the answer as it comes. Returns the exit code: 0,
+    or 1 if the run failed. Raises ConfigError for what cannot be read or sent.
+    """
     async with joined(where, name) as session:
         try:
-            receipt = await session.send(text)
+            stored = [await session.upload(path) for path in files]
+            receipt = await session.send(text, at=when, attachments=stored)
+        except OSError as error:
+            raise ConfigError(f"cannot read {error.filename}: {error.strerror}") from None
         except ValueError as error:
             raise ConfigError(f"this cannot be sent: {error}") from None
         if not wait:
             fields = {"inputId": receipt.input_id, "runId": receipt.run_id, "seq": receipt.seq}
-            print(json.dumps(fields) if as_json else f"stored as {receipt.input_id}, starts {receipt.run_id}")
+            fields |= {} if receipt.at is None else {"at": receipt.at}
+            how = "stored" if receipt.at is None else f"scheduled for {when and when.astimezone():%Y-%m-%d %H:%M:%S}"
+            print(json.dumps(fields) if as_json else f"{how} as {receipt.input_id}, starts {receipt.run_id}")
             return 0
         try:
             run_id = await run_of(receipt)

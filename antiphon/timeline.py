@@ -18,7 +18,9 @@ from broker.events import (
     InputApplied,
     InputCancelRequested,
     InputFailed,
+    InputScheduled,
     InputSent,
+    InputUnscheduled,
     MessageSegment,
     RunCancelRequested,
     RunError,
@@ -94,7 +96,10 @@ class Timeline:
     @property
     def ended(self) -> bool:
         """Nothing of the request runs or waits any more."""
-        waiting = any(i.input_id in self._inputs for i in self._state.inputs)
+        waiting = {
+            *(i.input_id for i in self._state.inputs),
+            *(i.input_id for i in self._state.scheduled),
+        } & self._inputs
         return bool(self.moments) and not self._open and not waiting
 
     def take(self, seq: int, entry: Entry) -> None:
@@ -132,6 +137,8 @@ class Timeline:
                     self._inputs.add(id_)
                 if id_ in self._inputs:
                     return "input stored", {"input": id_, "characters": len(text)}
+            case InputScheduled(input_id=id_, content=text):
+                return self._scheduled(entry, event, id_, text)
             case InputCancelRequested(input_id=id_) if id_ in self._inputs:
                 return "input cancelled", {"input": id_}
             case RunCancelRequested() if event.run_id in self._runs or event.run_id in map(run_id_of, self._inputs):
@@ -146,6 +153,12 @@ class Timeline:
             case ApprovalResponded() if event.approval_id in self._waits:
                 return "approval answered", {"approval": event.approval_id, "option": event.option}
         return None
+
+    def _scheduled(self, entry: Entry, event: InputScheduled, id_: str, text: str) -> tuple[str, dict[str, Any]] | None:
+        if entry.trace is not None and entry.trace.trace_id == self._trace_id:
+            self._inputs.add(id_)
+        ids = {"input": id_, "characters": len(text), "at": event.at}
+        return ("input scheduled", ids) if id_ in self._inputs else None
 
     def _owner(self, before: SessionState, seq: int, entry: Entry, event: SessionOwner) -> Moment | None:
         """A claim or a release of a lane that this request is in: it waits there, or its run goes on."""
@@ -165,6 +178,10 @@ class Timeline:
                 return self._run(seq, entry, lane, event)
             case InputApplied() if event.input_id in self._inputs:
                 return "input applied", {"input": event.input_id}
+            case InputScheduled():
+                return self._scheduled(entry, event, event.input_id, event.content)
+            case InputUnscheduled() if event.input_id in self._inputs:
+                return "input cancelled", {"input": event.input_id}
             case InputFailed():
                 return "input failed", {"input": event.input_id, "code": event.code}
             case RunRequested():

@@ -9,18 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, Self
 
-from antiphon.processes import BrokerSettings
+from antiphon.processes import BrokerSettings, reached
 from broker.checkpoint import MAX_BYTES, advance, encode_checkpoint
 from broker.clock import now_ms
 from broker.errors import ConfigError, WrongSequence
-from broker.interfaces import Directory, JobQueue
+from broker.interfaces import Alarms, AttachmentStore, Directory, JobQueue
+from broker.jetstream.alarms import JetStreamAlarms
+from broker.jetstream.attachments import JetStreamAttachments
 from broker.jetstream.connection import Connection
 from broker.jetstream.directory import JetStreamDirectory
 from broker.jetstream.dispatch import JetStreamJobQueue
 from broker.jetstream.log import JetStreamLog
-from broker.lease import lanes_with_work, pool_of
+from broker.lease import lanes_with_work, queue_of
 from broker.loading import Loaded, load
-from broker.subjects import MAIN_LANE, SessionSubjects
+from broker.subjects import MAIN_LANE, AlarmPlace, SessionSubjects
 from broker.transfer import Restored, exported, restore
 
 
@@ -31,29 +33,36 @@ class Site:
     connection: Connection
     log: JetStreamLog
     jobs: JobQueue
+    attachments: AttachmentStore
     directory: Directory
+    alarms: Alarms
 
     @classmethod
     @asynccontextmanager
     async def of(cls, broker: BrokerSettings) -> AsyncIterator[Self]:
-        """Waits for NATS. Raises TopologyError."""
+        """Raises Unavailable if NATS does not come within half a minute, TopologyError."""
         async with Connection(broker.nats, name="antiphon-transfer") as connection:
-            await connection.wait_connected()
+            await reached(connection)
             async with JetStreamLog(connection, broker.log) as log:
                 await log.prepare()
                 jobs = JetStreamJobQueue(connection, broker.log.pool_names[0])
-                yield cls(connection, log, jobs, JetStreamDirectory(connection))
+                attachments = JetStreamAttachments(connection, broker.attachments)
+                directory, alarms = JetStreamDirectory(connection), JetStreamAlarms(connection)
+                yield cls(connection, log, jobs, attachments, directory, alarms)
 
 
 async def settle(site: Site, subjects: SessionSubjects) -> list[tuple[str, str, int]]:
-    """Makes a session that was restored one like any other: a checkpoint, and jobs for what is going on in it.
+    """Makes a session that was restored one like any other: a checkpoint, jobs for what is going on in it, and alarms for
+    what is scheduled.
 
     Returns the notes for the directory that it needs beside those of its users. Raises Unavailable.
     """
     loaded = await load(site.log, subjects)
     await _write_checkpoint(site.log, subjects, loaded)
     for lane in lanes_with_work(loaded.state):
-        await site.jobs.offer(subjects, lane, pool_of(loaded.state, lane))
+        await site.jobs.offer(subjects, lane, *queue_of(loaded.state, lane))
+    for planned in loaded.state.scheduled:
+        await site.alarms.set(AlarmPlace(subjects.key, loaded.state.deleted_seq, planned.input_id), planned.at)
     waiting = {handoff.to for handoff in loaded.state.handoffs.values() if handoff.status == "waiting"}
     return [("handoff", role, now_ms()) for role in sorted(waiting)]
 
@@ -96,7 +105,7 @@ async def export_session(broker: BrokerSettings, session: str, path: str | None)
             return 1
         with ExitStack() as stack:
             output = sys.stdout.buffer if path is None else stack.enter_context(_opened(path, "wb"))
-            async for line in exported(site.log, subjects):
+            async for line in exported(site.log, subjects, site.attachments):
                 output.write(line)
             output.flush()
     return 0
@@ -108,7 +117,7 @@ async def import_session(broker: BrokerSettings, session: str, path: str) -> int
         subjects = site.log.subjects(session)
         with ExitStack() as stack:
             lines = sys.stdin.buffer if path == "-" else stack.enter_context(_opened(path, "rb"))
-            restored = await restore(site.log, subjects, _lines(lines))
+            restored = await restore(site.log, subjects, _lines(lines), attachments=site.attachments)
         for kind, whose, ts in [*users_of(restored), *await settle(site, subjects)]:
             await site.directory.note(kind, whose, session, ts)
     print(f"{restored.written} entries restored into {session}")

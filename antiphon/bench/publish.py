@@ -32,29 +32,30 @@ async def measure_publish() -> Mapping[str, float]:
     """500 runs of 400 tokens each, which wait in the queue until the worker starts."""
     async with bench() as setup:
         async with setup.process(*setup.gateway_args()) as gateway:
-            await _send_all(setup, gateway)
+            await send_all(setup, gateway, LANES, TOKENS)
         nats_before = setup.nats.cpu_s()
         async with setup.process("worker", "echo", "--concurrency", str(LANES)) as worker:
-            counted = await _wait_all(setup)
+            counted = await wait_all(setup, LANES)
             cpu = [worker.cpu_s(), setup.nats.cpu_s() - nats_before]
     return _figures(counted, cpu)
 
 
-async def _send_all(setup: Bench, gateway: Measured) -> None:
+async def send_all(setup: Bench, gateway: Measured, lanes: int, tokens: int) -> None:
+    """Has an input wait in each of so many sessions, for an answer of so many tokens."""
     async with (
         aiohttp.ClientSession() as http,
         http.ws_connect(f"{gateway.address}/v1/connect", protocols=["antiphon.v1"]) as ws,
     ):
         await ws.send_json({"op": "hello", "id": 0, "token": setup.token})
         await ws.receive()
-        for i in range(LANES):
+        for i in range(lanes):
             command = {"op": "input.send", "id": i, "session": f"pub-{i}", "inputId": "go"}
-            await ws.send_json(command | {"content": f"stream {TOKENS} tokens"})
+            await ws.send_json(command | {"content": f"stream {tokens} tokens"})
             reply = orjson.loads((await ws.receive()).data)
             assert reply["op"] == "ok", reply
 
 
-async def _wait_all(setup: Bench) -> list[_Counted]:
+async def wait_all(setup: Bench, lanes: int) -> list[_Counted]:
     """Follows each session until its run has ended, one after another."""
     async with (
         Connection(setup.broker.nats, name="bench") as connection,
@@ -62,7 +63,7 @@ async def _wait_all(setup: Bench) -> list[_Counted]:
         asyncio.timeout(300),
     ):
         await log.prepare()
-        return [await _wait(log, f"pub-{i}") for i in range(LANES)]
+        return [await _wait(log, f"pub-{i}") for i in range(lanes)]
 
 
 async def _wait(log: JetStreamLog, session: str) -> _Counted:
