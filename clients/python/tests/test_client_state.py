@@ -286,6 +286,7 @@ class TestSnapshot:
             },
             "runs": [{"runId": "run_a", "lane": "main", "inputId": "a", "attempt": 1, "cancel": cancel, "parent": "run_x", "agent": "writer"}],
             "inputs": [{"inputId": "b", "seq": 1201, "ts": 17, "by": USER, "content": "And then?", "mode": "inject", "lane": "main", "parent": None}],
+            "scheduled": [{"inputId": "s", "seq": 1190, "ts": 16, "by": USER, "content": "Later", "at": 99, "mode": "enqueue"}],
             "calls": [{"toolCallId": "c", "lane": "main", "runId": "run_a", "name": "pick", "args": {"a": 1}, "executor": "client", "idempotent": True,
                        "participant": "user-1", "device": "d", "anyAfter": 4, "deadline": 9, "claim": claim}],
             "approvals": [{"approvalId": "p", "kind": "question", "lane": "main", "runId": "run_a", "message": "Which?", "options": ["answer", "decline"],

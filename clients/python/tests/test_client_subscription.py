@@ -179,6 +179,18 @@ def test_a_refusal_that_stays_ends_it() -> None:
     assert sub.command(2) is not None
 
 
+def test_a_token_that_allows_it_no_more_ends_it() -> None:
+    sub = live(as_of=5)
+    told = {"op": "session.unsubscribed", "session": "demo", "code": "not_allowed", "message": "no", "right": "read"}
+    (output,) = sub.on_frame(told)
+    assert isinstance(output, Refused)
+    assert isinstance(output.error, NotAllowed)
+    assert sub.on_frame(entry(6, 5)) == []
+    assert sub.command(2) is None
+    sub.wanted = True
+    assert sub.command(2) == {"op": "subscribe", "id": 2, "session": "demo", "after": "e:5"}
+
+
 def test_subscribed_already_means_to_leave_first() -> None:
     sub = begun()
     assert list(sub.on_reply(refused("already_subscribed"))) == [Pause(None)]

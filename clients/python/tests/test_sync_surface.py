@@ -31,7 +31,7 @@ INSIDE = {
     *(name for name in vars(EventSource) if not name.startswith("_")),
     *("connected", "disconnected", "accept", "fail", "forget", "waiting", "save_at", "settle", "stands_for", "gave"),
 } - {"settings", "failure"}
-OFFERED = {"Client": {"connected"}}
+OFFERED = {"Client": {"connected", "welcome"}}
 """What is called so inside, and is for everybody in this class."""
 
 ADDED = {

@@ -1,6 +1,7 @@
 """asyncio client of Antiphon sessions: resume from any cursor, send with receipts; `.sync` is for scripts."""
 
 from .answers import Answer
+from .attachments import Attachment
 from .buffer import EventStream
 from .changes import InputApplied, Outcome
 from .client import Client
@@ -8,6 +9,7 @@ from .config import Config, RoleLimits
 from .deciding import Choice, Decide
 from .errors import (
     AntiphonError,
+    AttachmentRefused,
     ChainBroken,
     ClientClosed,
     CommandQueueFull,
@@ -26,6 +28,7 @@ from .errors import (
     QueueFull,
     RoleRequired,
     RunFailed,
+    ScheduleRefused,
     SessionClosed,
     SessionFull,
     TooLate,
@@ -36,7 +39,7 @@ from .fold import Fold
 from .following import View
 from .hosting import Status
 from .listing import SessionInfo, WaitingHandoff
-from .model import Approval, Call, Claim, Handoff, Input, Lane, Run, Vote
+from .model import Approval, Call, Claim, Handoff, Input, Lane, Run, Scheduled, Vote
 from .outbox import Submission, Unsent
 from .presence import Device, Participant, Presence
 from .protocol import CaughtUp, Entry, Gap, Reset, SessionEvent, Snapshot
@@ -54,6 +57,8 @@ __all__ = [
     "Answer",
     "AntiphonError",
     "Approval",
+    "Attachment",
+    "AttachmentRefused",
     "Call",
     "CaughtUp",
     "ChainBroken",
@@ -100,6 +105,8 @@ __all__ = [
     "RoleRequired",
     "Run",
     "RunFailed",
+    "ScheduleRefused",
+    "Scheduled",
     "Session",
     "SessionClosed",
     "SessionEvent",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol
+
+import aiohttp
 
 from ._json import JsonObject
 from .errors import AntiphonError
+from .protocol import Welcome
 from .settings import Settings
 
 CommandBuilder = Callable[[int], JsonObject | None]
@@ -24,6 +27,10 @@ class Host(Protocol):
     @property
     def failure(self) -> AntiphonError | None:
         """Why the client has stopped, if it has."""
+
+    @property
+    def welcome(self) -> Welcome | None:
+        """What the gateway said of itself last."""
 
     @property
     def connected(self) -> bool:
@@ -56,6 +63,17 @@ class Host(Protocol):
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
         """Have a task that is cancelled, and waited for, before the client closes; None if it is closing."""
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        data: object = None,
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """A request to the gateway that the client is connected to, with its token."""
 
     def forget(self, name: str) -> None:
         """The session was closed."""

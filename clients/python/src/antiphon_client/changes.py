@@ -78,6 +78,13 @@ class InputDropped:
 
 
 @dataclass(frozen=True, slots=True)
+class InputDue:
+    """An input that was scheduled is sent: from here on it is as any other."""
+
+    input_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnded:
     """A run has ended; `rolled_back`: its messages are no part of the conversation any more."""
 
@@ -98,4 +105,4 @@ class Imported:
     messages: tuple[JsonObject, ...]
 
 
-Change = InputApplied | InputSpoken | InputDropped | RunEnded | Emptied | Imported
+Change = InputApplied | InputSpoken | InputDropped | InputDue | RunEnded | Emptied | Imported

@@ -9,7 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from types import TracebackType
@@ -19,7 +19,7 @@ import aiohttp
 
 from ._json import JsonObject, as_str
 from ._tasks import running
-from .connection import Connection, OpeningRefused, gateway_url, opened
+from .connection import Connection, OpeningRefused, gateway_url, http_url, opened
 from .deciding import Decide
 from .errors import (
     AntiphonError,
@@ -100,6 +100,7 @@ class Client(Hosting):
         self._last_error: AntiphonError | None = None
         self._started: asyncio.Event | None = None
         self._stack = AsyncExitStack()
+        self._http: aiohttp.ClientSession | None = None
 
     # ---- lifetime
 
@@ -109,7 +110,7 @@ class Client(Hosting):
         self._started = asyncio.Event()
         async with AsyncExitStack() as stack:
             timeout = aiohttp.ClientTimeout(total=None)
-            http = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
+            http = self._http = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
             await stack.enter_async_context(running(self._keep_vigil()))
             await stack.enter_async_context(running(self._run(http, self._started)))
             stack.callback(self._fail, ClientClosed("closed", "the client was closed"))
@@ -204,6 +205,33 @@ class Client(Hosting):
     async def handoffs(self, limit: int | None = None) -> list[WaitingHandoff]:
         """Up to `limit` (1 to 200, None: 50) hand-overs that wait for this user's roles, oldest first."""
         return await waiting_handoffs(self.call, limit)
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        data: object = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A request to the gateway that the client is connected to, with its token. For the sessions."""
+        if self._failure is not None:
+            raise self._failure
+        assert self._http is not None, "the client is entered"
+        try:
+            token = await self._tokens.get(time.time())
+        except TokenUnavailable as error:
+            raise ConnectFailed("no_token", "the token provider failed", retryable=True) from error
+        sent = {"Authorization": f"Bearer {token}", **(headers or {})}
+        limits = self._settings
+        timeout = aiohttp.ClientTimeout(sock_connect=limits.connect_timeout_s, sock_read=limits.transfer_timeout_s)
+        url = http_url(self._urls[self._url_index], path)
+        async with self._http.request(
+            method, url, headers=sent, params=params, data=data, timeout=timeout, allow_redirects=False
+        ) as response:
+            yield response
 
     def forget(self, name: str) -> None:
         """The session was closed."""

@@ -14,6 +14,7 @@ MODES: Final = ("auto", "inject", "enqueue", "interrupt", "rollback", "reject")
 MAX_ROLES: Final = 32
 MAX_QUEUE: Final = 64
 MAX_GRACE_MS: Final = 3_600_000
+_NORMAL: Final = "normal"
 ELSE_ROLE: Final = "*"
 """The limits of those who have none of the roles that are named."""
 
@@ -38,7 +39,16 @@ class Config(Part):
     when_unwatched: str = "continue"
     unwatched_grace_ms: int = 15_000
     pool: str | None = None
+    priority: str = _NORMAL
+    """Which sessions of a pool workers serve first: `high`, `normal` or `low`."""
     roles: Mapping[str, RoleLimits] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, object]:
+        """As in a snapshot, which names a priority that is not the normal one alone."""
+        wire = Part.as_dict(self)
+        if self.priority == _NORMAL:
+            del wire["priority"]
+        return wire
 
     def updated(self, raw: JsonObject) -> Config:
         """With the fields of `raw` that are as they must be; the others stay."""
@@ -92,6 +102,7 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[object], bool]]]] = {
     "approvalOnInput": ("approval_on_input", _one_of("wait", "cancel")),
     "whenUnwatched": ("when_unwatched", _one_of("continue", "pause", "stop")),
     "unwatchedGraceMs": ("unwatched_grace_ms", _between(0, MAX_GRACE_MS)),
+    "priority": ("priority", _one_of("high", _NORMAL, "low")),
     "pool": ("pool", lambda value: value is None or (isinstance(value, str) and _POOL.fullmatch(value) is not None)),
 }
 

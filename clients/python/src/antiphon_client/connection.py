@@ -68,6 +68,14 @@ def gateway_url(text: str) -> str:
     return urlunsplit(parts._replace(path=CONNECT_PATH)) if parts.path in ("", "/") else text
 
 
+def http_url(gateway: str, path: str) -> str:
+    """The address of a path of the HTTP API at a gateway, whose address is that of its WebSocket."""
+    parts = urlsplit(gateway)
+    before = parts.path.removesuffix(CONNECT_PATH) if parts.path.endswith(CONNECT_PATH) else ""
+    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
+    return urlunsplit((scheme, parts.netloc, before + path, "", ""))
+
+
 def _origin(url: str) -> str:
     """The part of an address that may be shown: without path, query and user."""
     parts = urlsplit(url)
@@ -97,6 +105,9 @@ class Connection:
         self._dead = False
         self._doubts = asyncio.Event()
         self._heard = Bell()
+        self._pings = 0
+        self._unanswered = b""
+        """The ping that has no answer yet."""
 
     @property
     def peer(self) -> Address:
@@ -155,6 +166,8 @@ class Connection:
         while True:
             message = await self._socket.receive()
             self._heard_at = self._now()
+            if message.type is aiohttp.WSMsgType.PONG and bytes(message.data) == self._unanswered:
+                self._unanswered = b""
             self._heard.ring()
             match message.type:
                 case aiohttp.WSMsgType.TEXT:
@@ -220,11 +233,18 @@ class Connection:
         await shut(self._socket, self._settings.close_timeout_s)
 
     async def _answers(self) -> bool:
-        """Whether anything is heard in time after a ping. A paused reader hears nothing: that is no sign."""
+        """Whether a ping is answered. A paused reader hears nothing: that is no sign.
+
+        What had come, or was on its way, before the gateway fell silent is no answer; while it comes there is time.
+        """
+        self._pings += 1
+        self._unanswered = b"%d" % self._pings
         try:
             async with asyncio.timeout(self._settings.liveness_timeout_s):
-                await self._socket.ping()
-                await self._heard.wait()
+                await self._socket.ping(self._unanswered)
+            while self._unanswered:
+                async with asyncio.timeout(self._settings.liveness_timeout_s):
+                    await self._heard.wait()
         except TimeoutError:
             return self._paused
         except (aiohttp.ClientError, OSError):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 
 from ._host import Host
 from ._trace import current
 from .acting import Acting
 from .answers import Answer
+from .attachments import Named
 from .buffer import EventStream
 from .deciding import Decide
 from .errors import AntiphonError, CommandQueueFull, CommandRefused
@@ -60,13 +62,19 @@ class Conversing(Steering):
         input_id: str | None = None,
         mode: str | None = None,
         *,
+        at: datetime | None = None,
+        after_s: float | None = None,
+        attachments: Iterable[Named] = (),
         trace: Mapping[str, str] | None = None,
     ) -> Receipt:
         """Send a message."""
         raise NotImplementedError
 
     async def _send(self, unsent: Unsent) -> Receipt:
-        return await self.send(unsent.content, unsent.input_id, unsent.mode, trace=unsent.trace)
+        sending = self.send(
+            unsent.content, unsent.input_id, unsent.mode, attachments=unsent.attachments, trace=unsent.trace
+        )
+        return await sending
 
     async def _wait_settled(self) -> None:
         raise NotImplementedError
@@ -95,7 +103,14 @@ class Conversing(Steering):
         """The submitted messages of which it is not known that they are stored, next first."""
         return self._outbox.waiting
 
-    def submit(self, content: str, input_id: str | None = None, mode: str | None = None) -> Submission:
+    def submit(
+        self,
+        content: str,
+        input_id: str | None = None,
+        mode: str | None = None,
+        *,
+        attachments: Iterable[Named] = (),
+    ) -> Submission:
         """Queue a message to be sent as soon as can be; returns at once, also without a connection.
 
         Submitted messages are sent one after the other, for as long as it takes: through outages, and
@@ -104,9 +119,10 @@ class Conversing(Steering):
         `CommandQueueFull`. Raises ValueError for an empty text.
         """
         self._check_open()
-        check_text(content)
+        ids = tuple(each if isinstance(each, str) else each.id for each in attachments)
+        check_text(content, ids)
         chosen = uuid.uuid4().hex if input_id is None else input_id
-        submission = self._outbox.add(Unsent(chosen, content, mode, current()))
+        submission = self._outbox.add(Unsent(chosen, content, mode, current(), ids))
         self._acting.begin()
         return submission
 

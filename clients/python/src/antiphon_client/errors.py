@@ -10,9 +10,11 @@
     │   ├── QueueFull                 as many inputs wait as may; try again with a new input id
     │   ├── SessionFull               the session holds its maximum of inputs
     │   ├── SessionClosed             the session takes no inputs
-    │   ├── ContentTooLarge           the content is over `limits.input_bytes`
+    │   ├── ScheduleRefused           the message cannot be sent later
+    │   ├── ContentTooLarge           the content is over `limits.input_bytes`, or a file is too large
+    │   ├── AttachmentRefused         a file may not be there: its type, its id, or no room
     │   ├── ValueRefused              a value is not as its schema, or the request, says
-    │   ├── NotFound                  no such input, run, call, approval, hand-over or key
+    │   ├── NotFound                  no such input, run, call, approval, hand-over, key or attachment
     │   ├── TooLate                   the input is applied, the run has ended, a deadline has passed
     │   ├── NotFirst                  somebody (or you) claimed, resolved, voted, created before
     │   └── NotYours                  the call, or the lane, is somebody else's
@@ -20,6 +22,7 @@
     ├── RunFailed                     the run of an answer was cancelled, or failed
     ├── FrameTooLarge                 a frame is over the limit of one of the two sides
     ├── CommandQueueFull              too many commands wait for a reply (a limit of this client)
+    ├── WebhookInvalid                a request is no webhook of ours (`antiphon_client.webhooks`)
     ├── CursorInvalid                 a cursor is not `<epoch>:<seq>` (also a ValueError)
     ├── ChainBroken                   the gateway keeps leaving out entries, again and again
     └── ConnectionClosed              there is no connection, and there will be none
@@ -103,8 +106,25 @@ class SessionClosed(CommandRefused):
     """The session takes no inputs until it is opened again."""
 
 
+class ScheduleRefused(CommandRefused):
+    """The message cannot be sent later.
+
+    `schedule_full` (as much is scheduled in the session as may be), `too_far_ahead` (of `limits.schedule_ahead_s`), or
+    `not_supported` (the gateway is of a version that would send it now).
+    """
+
+
 class ContentTooLarge(CommandRefused):
     """The content has more bytes than `limits.input_bytes`."""
+
+
+class AttachmentRefused(CommandRefused):
+    """A file may not be in the session, or may not go from it.
+
+    `media_type_refused` (its type is not allowed, or its content is not of its type),
+    `attachment_exists` (its id is another's), `attachments_full` (the session has as many as it may),
+    `attachment_in_use` (a message refers to it).
+    """
 
 
 class ValueRefused(CommandRefused):
@@ -210,7 +230,14 @@ _BY_CODE: Final[Mapping[str, type[CommandRefused]]] = {
     "queue_full": QueueFull,
     "session_full": SessionFull,
     "session_closed": SessionClosed,
+    "schedule_full": ScheduleRefused,
+    "too_far_ahead": ScheduleRefused,
     "content_too_large": ContentTooLarge,
+    "media_type_refused": AttachmentRefused,
+    "attachment_exists": AttachmentRefused,
+    "attachments_full": AttachmentRefused,
+    "attachment_in_use": AttachmentRefused,
+    "attachment_not_found": NotFound,
     "arguments_invalid": ValueRefused,
     "result_invalid": ValueRefused,
     "payload_invalid": ValueRefused,

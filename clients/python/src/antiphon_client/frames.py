@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
 
 from ._json import JsonObject
-from .protocol import Cursor
+from .errors import ScheduleRefused
+from .protocol import Cursor, Welcome
+
+_AFTER_S_MAX: Final = 1e12
 
 
 def hello(command_id: int, token: str, client: str, device: str) -> JsonObject:
@@ -41,10 +46,34 @@ def input_send(
     content: str,
     mode: str | None = None,
     trace: Mapping[str, str] | None = None,
+    attachments: object = None,
+    *,
+    when: JsonObject | None = None,
 ) -> JsonObject:
-    """Send a message into a session; `trace` has the headers of the span that it is a part of."""
-    fields = {"inputId": input_id, "content": content, "mode": mode, **(trace or {})}
-    return command("input.send", command_id, session, **fields)
+    """Send a message into a session; `trace` has the headers of the span that it is a part of, `when` those of `later`."""
+    fields = {"inputId": input_id, "content": content, "mode": mode, "attachments": attachments, **(trace or {})}
+    return command("input.send", command_id, session, **fields, **(when or {}))
+
+
+def later(at: datetime | None, after_s: float | None) -> JsonObject:
+    """When a message is to be sent; nothing for now. Raises ValueError."""
+    if at is not None and after_s is not None:
+        raise ValueError("give `at` or `after_s`, not both")
+    if at is not None:
+        if at.tzinfo is None:
+            raise ValueError("`at` must say its time zone")
+        return {"at": max(0, round(at.timestamp() * 1000))}
+    if after_s is None:
+        return {}
+    if not 0 <= after_s < _AFTER_S_MAX:
+        raise ValueError("`after_s` is a number of seconds from now on")
+    return {"delayMs": round(after_s * 1000)}
+
+
+def check_can_schedule(welcome: Welcome | None) -> None:
+    """Refuse what a gateway of before there were schedules would send now. Raises `ScheduleRefused`."""
+    if welcome is not None and not welcome.limits.scheduled_inputs:
+        raise ScheduleRefused("not_supported", "the gateway cannot send a message later", retryable=False, data={})
 
 
 def tool_claim(command_id: int, session: str, call_id: str, claim_id: str, lease_ms: int) -> JsonObject:
@@ -67,9 +96,9 @@ def tool_result(command_id: int, session: str, call_id: str, claim_id: str, outc
     return {**command("tool.result", command_id, session, toolCallId=call_id, claimId=claim_id), **outcome}
 
 
-def check_text(text: str) -> None:
+def check_text(text: str, attachments: object = None) -> None:
     """Refuse what no gateway would take, before it costs a trip."""
-    if not text:
+    if not text and not attachments:
         raise ValueError("the text of an input is not empty")
     text.encode()  # half a surrogate pair is no text: UnicodeEncodeError is a ValueError
 

@@ -13,7 +13,7 @@ from typing import Final
 from ._json import JsonObject, as_object, as_objects, as_str
 from .changes import Change
 from .config import Config
-from .model import Approval, Call, Handoff, Input, Lane, Run
+from .model import Approval, Call, Handoff, Input, Lane, Run, Scheduled
 
 MAIN: Final = "main"
 MAX_REMEMBERED: Final = 256
@@ -43,6 +43,8 @@ class Ledger:
     lanes: dict[str, Lane] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
     queue: dict[str, Input] = field(default_factory=dict)
+    scheduled: dict[str, Scheduled] = field(default_factory=dict)
+    """By their time, then by their place in the log."""
     calls: dict[str, Call] = field(default_factory=dict)
     approvals: dict[str, Approval] = field(default_factory=dict)
     handoffs: dict[str, Handoff] = field(default_factory=dict)
@@ -78,7 +80,7 @@ class Ledger:
     def copy(self) -> Ledger:
         """What a reader sees, as it stands; what is only needed to go on folding is left out."""
         copied = replace(self, seen=set(), ended=deque(), past={}, written={}, changes=[])
-        for name in ("lanes", "runs", "queue", "calls", "approvals", "handoffs", "remembered"):
+        for name in ("lanes", "runs", "queue", "scheduled", "calls", "approvals", "handoffs", "remembered"):
             setattr(copied, name, dict(getattr(self, name)))
         return copied
 
@@ -96,6 +98,11 @@ class Ledger:
     def waiting_in(self, lane_name: str) -> list[Input]:
         """The inputs that wait in a lane, next first."""
         return [waiting for waiting in self.queue.values() if waiting.lane == lane_name]
+
+    def plan(self, planned: Scheduled) -> None:
+        """An input is to be sent later."""
+        every = sorted([*self.scheduled.values(), planned], key=lambda each: (each.at, each.seq))
+        self.scheduled = {each.input_id: each for each in every}
 
     def add_run(self, run: Run) -> None:
         """A run is running in its lane."""
@@ -138,6 +145,10 @@ class Ledger:
             if (waiting := Input.from_dict(item)) is not None:
                 self.queue[waiting.input_id] = waiting
                 self.seen.add(waiting.input_id)
+        for item in as_objects(raw.get("scheduled")):
+            if (planned := Scheduled.from_dict(item)) is not None:
+                self.plan(planned)
+                self.seen.add(planned.input_id)
         for item in as_objects(raw.get("calls")):
             if (call := Call.from_dict(item)) is not None:
                 self.calls[call.tool_call_id] = call
@@ -161,6 +172,7 @@ class Ledger:
             "lanes": {name: lane.as_dict() for name, lane in self.lanes.items()},
             "runs": [run.as_dict() for run in self.runs.values()],
             "inputs": [waiting.as_dict() for waiting in self.queue.values()],
+            "scheduled": [planned.as_dict() for planned in self.scheduled.values()],
             "calls": [call.as_dict() for call in self.calls.values()],
             "approvals": [approval.as_dict() for approval in self.approvals.values()],
             "handoffs": [handoff.as_dict() for handoff in self.handoffs.values()],

@@ -107,6 +107,7 @@ class Input(Part):
     """A message that waits, with the `mode` it got; `parent` is the run that asks, None for a participant's.
 
     `agent` and `detached` belong to what a run asks of another agent; a snapshot does not tell.
+    `attachments` are `Attachment`s as the log has them: `Attachment.from_dict` reads them.
     """
 
     input_id: str
@@ -119,6 +120,12 @@ class Input(Part):
     parent: str | None = None
     agent: str | None = field(default=None, repr=False)
     detached: bool = field(default=False, repr=False)
+    attachments: tuple[JsonObject, ...] = field(default=(), repr=False)
+
+    def as_dict(self) -> dict[str, object]:
+        """As in a snapshot: the attachments only where there are any."""
+        found = Part.as_dict(self)
+        return found | ({"attachments": plain(self.attachments)} if self.attachments else {})
 
     @classmethod
     def from_dict(cls, raw: JsonObject) -> Input | None:
@@ -135,6 +142,46 @@ class Input(Part):
             mode=as_str(raw.get("mode")) or "enqueue",
             lane=as_str(raw.get("lane")) or "main",
             parent=as_str(raw.get("parent")),
+            attachments=as_objects(raw.get("attachments")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled(Part):
+    """A message that is to be sent at `at` (ms since 1970); `mode` is what its sender wishes, None if nothing.
+
+    `seq` and `ts` are of the entry that scheduled it. `attachments` are as of an `Input`.
+    """
+
+    input_id: str
+    seq: int
+    ts: int
+    by: JsonObject | None
+    content: str
+    at: int
+    mode: str | None = None
+    attachments: tuple[JsonObject, ...] = field(default=(), repr=False)
+
+    def as_dict(self) -> dict[str, object]:
+        """As in a snapshot: the attachments only where there are any."""
+        found = Part.as_dict(self)
+        return found | ({"attachments": plain(self.attachments)} if self.attachments else {})
+
+    @classmethod
+    def from_dict(cls, raw: JsonObject) -> Scheduled | None:
+        """Read what is scheduled; None without an id, a content or a time."""
+        input_id, content, at = as_str(raw.get("inputId")), as_str(raw.get("content")), as_int(raw.get("at"))
+        if input_id is None or content is None or at is None:
+            return None
+        return cls(
+            input_id=input_id,
+            seq=as_count(raw.get("seq")) or 0,
+            ts=as_int(raw.get("ts")) or 0,
+            by=as_object(raw.get("by")),
+            content=content,
+            at=at,
+            mode=as_str(raw.get("mode")),
+            attachments=as_objects(raw.get("attachments")),
         )
 
 

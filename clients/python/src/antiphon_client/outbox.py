@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from ._json import JsonObject, as_object, as_str
+from ._json import JsonObject, as_object, as_str, as_strings
 from ._trace import headers_of
 from .errors import UNDELIVERABLE, AntiphonError, CommandQueueFull, ConnectionClosed
 from .receipts import Receipt
@@ -23,12 +23,16 @@ _PASSING: Final = frozenset({"rate_limited", "unavailable", "internal", "command
 
 @dataclass(frozen=True, slots=True)
 class Unsent:
-    """A message of which it is not known that it is stored; `trace` has the headers of the span that it is a part of."""
+    """A message of which it is not known that it is stored; `trace` has the headers of the span that it is a part of.
+
+    `attachments` are the ids of what belongs to it.
+    """
 
     input_id: str
     content: str
     mode: str | None = None
     trace: Mapping[str, str] = field(default_factory=dict)
+    attachments: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, raw: JsonObject) -> Unsent | None:
@@ -36,11 +40,13 @@ class Unsent:
         input_id, content = as_str(raw.get("inputId")), as_str(raw.get("content"))
         if input_id is None or content is None:
             return None
-        return cls(input_id, content, as_str(raw.get("mode")), headers_of(as_object(raw.get("trace")) or {}))
+        trace, attachments = headers_of(as_object(raw.get("trace")) or {}), as_strings(raw.get("attachments"))
+        return cls(input_id, content, as_str(raw.get("mode")), trace, attachments)
 
     def as_dict(self) -> dict[str, object]:
         """Ready for JSON."""
-        return {"inputId": self.input_id, "content": self.content, "mode": self.mode, "trace": dict(self.trace)}
+        about = {"inputId": self.input_id, "content": self.content, "mode": self.mode, "trace": dict(self.trace)}
+        return about | ({"attachments": list(self.attachments)} if self.attachments else {})
 
 
 class Submission:

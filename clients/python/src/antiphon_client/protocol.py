@@ -272,13 +272,33 @@ def cursor_after(event: SessionEvent, before: Cursor | None) -> Cursor | None:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the gateway of this connection allows."""
+    """What the gateway of this connection allows: PROTOCOL, section 1, says of what each is a limit.
+
+    Of connections, and of what a tenant may have, 0 is no limit.
+    """
 
     frame_bytes: int = 131_072
     input_bytes: int = 65_536
     subscriptions: int = 64
     commands_per_second: int = 50
     commands_burst: int = 100
+    command_queue: int = 64
+    bytes_per_second: int = 2_097_152
+    bytes_burst: int = 8_388_608
+    inputs_per_second: int = 50
+    inputs_burst: int = 100
+    joins_per_second: int = 100
+    joins_burst: int = 1000
+    requests_per_second: int = 50
+    requests_burst: int = 100
+    user_connections: int = 0
+    address_connections: int = 0
+    tenant_sessions: int = 0
+    tenant_bytes: int = 0
+    scheduled_inputs: int = 0
+    """0: the gateway cannot send later."""
+    scheduled_bytes: int = 0
+    schedule_ahead_s: int = 0
 
     @classmethod
     def parse(cls, raw: JsonObject | None) -> Limits:

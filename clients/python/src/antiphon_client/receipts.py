@@ -18,6 +18,7 @@ from .changes import (
     Imported,
     InputApplied,
     InputDropped,
+    InputDue,
     InputSpoken,
     Outcome,
     RunEnded,
@@ -48,11 +49,13 @@ class Progress:
     was_queued: bool = False
     was_running: bool = False
     was_known: bool = False
+    is_due: bool = False
+    """It was scheduled, and has been sent."""
 
     def begin(self, state: State, folded_seq: int) -> None:
         """Note what happens from here on: the entry `folded_seq`, after which `state` is."""
         self.hidden_to = folded_seq
-        self.was_queued = state.is_queued(self.input_id)
+        self.was_queued = state.is_queued(self.input_id) or state.is_scheduled(self.input_id)
         self.was_running = state.is_running(self.run_id)
         self.was_known = folded_seq >= 0 and not state.partial
 
@@ -126,6 +129,10 @@ class ReceiptBook:
                     progress = self._open.get(change.input_id)
                     if progress is not None and not progress.past_queue:
                         progress.take(change)
+                case InputDue():
+                    progress = self._open.get(change.input_id)
+                    if progress is not None:
+                        progress.is_due = True
                 case Emptied() | Imported():
                     pass
 
@@ -198,10 +205,11 @@ class Receipt:
     nothing was added, and `seq` is that of the first time, None if that is long ago. When it was
     stored, it got `mode`, and the place `position` in the queue (1 for the next), both None if it
     did not wait; `reason` is what it waited for besides its turn: `approval`, `paused`, or None.
+    `at` is when it is sent (ms since 1970), if it is scheduled; then `mode` is what its sender wishes.
     `trace` has the headers of the input's place in its trace, by which other requests may continue it.
     """
 
-    __slots__ = ("_at_first", "_progress", "_source", "duplicate", "mode", "position", "reason", "seq", "trace")
+    __slots__ = ("_at_first", "_progress", "_source", "at", "duplicate", "mode", "position", "reason", "seq", "trace")
 
     def __init__(self, progress: Progress, source: ReceiptSource, reply: JsonObject) -> None:
         self._progress = progress
@@ -211,6 +219,7 @@ class Receipt:
         self.position = as_count(reply.get("position"))
         self.mode = as_str(reply.get("mode"))
         self.reason = as_str(reply.get("reason"))
+        self.at = as_count(reply.get("at"))
         self.trace = headers_of(reply)
         self._at_first = as_str(reply.get("status")) or "queued"
 
@@ -223,10 +232,11 @@ class Receipt:
     def status(self) -> str:
         """What has become of the input by now.
 
-        `queued` or `pending` (it waits), `applied` (it is in the transcript), `ended` (and its run
+        `scheduled` (it is sent later), `queued` or `pending` (it waits), `applied` (it is in the transcript), `ended` (and its run
         is over), `failed`, `cancelled`. It moves on while the session is read.
         """
-        return self._progress.status or self._at_first
+        first = "queued" if self._progress.is_due and self._at_first == "scheduled" else self._at_first
+        return self._progress.status or first
 
     @property
     def run_id(self) -> str:

@@ -6,18 +6,20 @@ import asyncio
 import logging
 import uuid
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from datetime import datetime
 from functools import partial
 
 from ._host import Host
 from ._json import JsonObject
 from ._trace import current
+from .attachments import Named, references
 from .buffer import EventBuffer, EventStream
 from .conversing import Conversing
 from .deciding import Decide
 from .errors import AntiphonError, ClientClosed, ConnectionClosed
 from .following import View
-from .frames import check_text, command, input_send
+from .frames import check_can_schedule, check_text, command, input_send, later
 from .marks import Mark, Marks
 from .presence import Presence
 from .protocol import (
@@ -202,29 +204,37 @@ class Session(Conversing):
         input_id: str | None = None,
         mode: str | None = None,
         *,
+        at: datetime | None = None,
+        after_s: float | None = None,
+        attachments: Iterable[Named] = (),
         trace: Mapping[str, str] | None = None,
     ) -> Receipt:
         """Send a message; returns once it is stored.
 
-        `input_id` is unique for the session's life (one is made if None): sending again with the same
-        one is safe and counts once. `mode` says what becomes of it while a run is active: `auto`,
-        `inject`, `enqueue`, `interrupt`, `rollback` or `reject`; None is the session's own
-        (`state.config.on_busy`). `trace` has the headers of the span that it is a part of; None: those
-        of the current OpenTelemetry span, if any. If the call is cancelled, it may have been stored.
-        Raises ValueError for an empty text, `QueueFull`, `SessionFull`, `SessionClosed`, `ModeRefused`,
-        `ContentTooLarge` and other `CommandRefused`, `CommandQueueFull`, and `ConnectionClosed`.
+        `input_id` is unique for the session's life (one is made if None): sending again with the same one is safe and
+        counts once. `mode` says what becomes of it while a run is active (None: what `state.config.on_busy` says): `auto`,
+        `inject`, `enqueue`, `interrupt`, `rollback`, `reject`. `at` (a time of a time zone) or `after_s` (seconds from now) have
+        it sent then, whether this client is there or not. `attachments` are what `upload` has given, or ids. `trace`
+        has the headers of the span that it is a part of (None: the current OpenTelemetry span). If the call is cancelled,
+        it may have been stored. Raises ValueError for an empty text without attachments, `CommandQueueFull`, the refusals
+        `QueueFull`, `SessionFull`, `SessionClosed`, `ModeRefused`, `ContentTooLarge`, `NotFound`, `ScheduleRefused`, and
+        `ConnectionClosed`.
         """
         self._check_open()
-        check_text(content)
+        refers = references(attachments)
+        check_text(content, refers)
+        when = later(at, after_s)
         chosen = uuid.uuid4().hex if input_id is None else input_id
         progress = self._following.book.open(chosen, self._following.fold.state, self._following.seq)
         if self._error is None:  # a token may give `send` without `read`
             self.follow()
             with self._place_to_wait():
                 await self._wait_settled()
+        if when:
+            check_can_schedule(self._host.welcome)
         headers = current() if trace is None else trace
-        build = partial(input_send, session=self._name, input_id=chosen, content=content, mode=mode, trace=headers)
-        reply = await self._host.call(build)
+        send = partial(input_send, session=self._name, input_id=chosen, content=content, mode=mode)
+        reply = await self._host.call(partial(send, trace=headers, attachments=refers, when=when))
         self._following.book.stored(progress, reply, self._following.fold.state, readable=self._error is None)
         return Receipt(progress, self, reply)
 

@@ -61,6 +61,8 @@ class Settings:
     liveness_timeout_s: float = 5.0
     """How long a gateway may take to answer when a connection is in doubt, before that is cut."""
 
+    transfer_timeout_s: float = 60.0
+    """How long an upload or a download may stand still."""
     refresh_before_s: float = 30.0
     """A provider's token is renewed this long before it expires (or at half its life)."""
     max_frame_bytes: int = 32 * 1024 * 1024

@@ -14,7 +14,7 @@ from ._json import JsonObject
 from .changes import Change
 from .config import Config
 from .ledger import Ledger
-from .model import Approval, Call, Handoff, Input, Lane, Run
+from .model import Approval, Call, Handoff, Input, Lane, Run, Scheduled
 from .protocol import Entry
 from .rules import OF_ANYBODY, OF_OWNERS, OWNER, Rule, owner
 from .rules.lanes import admits
@@ -88,6 +88,11 @@ class State:
         return tuple(self.ledger.queue.values())
 
     @property
+    def scheduled(self) -> tuple[Scheduled, ...]:
+        """The inputs that are to be sent later, next first."""
+        return tuple(self.ledger.scheduled.values())
+
+    @property
     def calls(self) -> tuple[Call, ...]:
         """The open calls of tools, in the order they were requested."""
         return tuple(self.ledger.calls.values())
@@ -114,6 +119,10 @@ class State:
     def is_queued(self, input_id: str) -> bool:
         """Whether this input waits."""
         return input_id in self.ledger.queue
+
+    def is_scheduled(self, input_id: str) -> bool:
+        """Whether this input is to be sent later."""
+        return input_id in self.ledger.scheduled
 
     def apply(self, entry: Entry) -> list[Change]:
         """Fold one entry; returns what somebody may wait for, in order."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ._host import Host
 from ._json import JsonObject, as_count, as_int, as_objects, as_str, check_json
 from ._trace import current
+from .attachments import Sharing
 from .errors import ClientClosed
 from .frames import command
 from .model import Vote
@@ -40,7 +41,7 @@ class Created:
     duplicate: bool
 
 
-class Steering:
+class Steering(Sharing):
     """The part of a `Session` that steers runs, decides, takes over, and manages the session.
 
     Every command returns once it is stored, is sent again by itself after a lost connection, and
@@ -49,8 +50,7 @@ class Steering:
     """
 
     def __init__(self, host: Host, name: str) -> None:
-        self._host = host
-        self._name = name
+        super().__init__(host, name)
         self._closed = False
 
     @property

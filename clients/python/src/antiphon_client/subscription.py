@@ -178,6 +178,8 @@ class Subscription:
                 gap = Gap.parse(frame)
                 self._last = None
                 return [] if gap is None else [gap]
+            case "session.unsubscribed":
+                return self._on_refused(frame)  # the token does not allow it any more
             case "session.mark":
                 mark = Mark.parse(frame)
                 return [] if mark is None else [mark]

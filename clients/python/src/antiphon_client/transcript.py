@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Final, TypeAlias
 
-from ._json import JsonObject, as_count, as_object, as_str
+from ._json import JsonObject, as_count, as_object, as_objects, as_str
 from .model import Input
 from .protocol import Entry
 
@@ -28,7 +28,8 @@ class Message:
     or `tool`; `status` is `streaming` or `done`; `reason` says how a text ended: `complete`,
     `cancelled`, `worker_lost`, `error` or `handed_over`. `name` belongs to a tool call,
     `tool_call_id` to a tool's result. `seq` is the entry that added it. One that is `rolled_back`
-    is no part of the conversation any more.
+    is no part of the conversation any more. `attachments` are as the log has them:
+    `Attachment.from_dict` reads them.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Message:
     tool_call_id: str | None = None
     seq: int | None = None
     rolled_back: bool = False
+    attachments: tuple[JsonObject, ...] = ()
 
     @classmethod
     def from_dict(cls, raw: JsonObject) -> Message | None:
@@ -63,6 +65,7 @@ class Message:
             tool_call_id=as_str(raw.get("toolCallId")),
             seq=as_count(raw.get("seq")),
             rolled_back=raw.get("rolledBack") is True,
+            attachments=as_objects(raw.get("attachments")),
         )
 
     def as_dict(self) -> dict[str, object]:
@@ -79,6 +82,7 @@ class Message:
         }
         extra: dict[str, object] = {"name": self.name, "toolCallId": self.tool_call_id, "seq": self.seq}
         extra["rolledBack"] = self.rolled_back or None
+        extra["attachments"] = [dict(each) for each in self.attachments] or None
         return found | {key: value for key, value in extra.items() if value is not None}
 
 
@@ -260,7 +264,7 @@ class Transcript:
         self, entry: Entry, message_id: str, source: Input, *, lane: str | None, run: str | None, role: str = "user"
     ) -> None:
         """An input enters the transcript, by its sender."""
-        base = Message(message_id, role, source.by, lane, run, "", DONE, seq=entry.seq)
+        base = Message(message_id, role, source.by, lane, run, "", DONE, seq=entry.seq, attachments=source.attachments)
         self._keep(base, source.content)
 
     def _text_start(self, entry: Entry, event: JsonObject) -> None:
@@ -327,6 +331,13 @@ class Transcript:
             draft.final_reason = as_str(event.get("reason")) or COMPLETE
             draft.view = None
 
+    def _attached(self, entry: Entry, event: JsonObject) -> None:
+        message_id, more = event.get("messageId"), as_objects(event.get("attachments"))
+        draft = self._drafts.get(message_id) if isinstance(message_id, str) else None
+        if draft is not None and draft.base.lane == entry.lane and more:
+            draft.base = replace(draft.base, attachments=(*draft.base.attachments, *more))
+            draft.view = None
+
     def _message_end(self, _entry: Entry, event: JsonObject) -> None:
         self._end(event.get("messageId"))
 
@@ -358,6 +369,7 @@ class Transcript:
     }
     _OF_RECORDS: ClassVar[Mapping[str, _Rule]] = {
         "message.segment": _segment,
+        "message.attached": _attached,
         "TEXT_MESSAGE_START": _text_start,
         "TEXT_MESSAGE_END": _message_end,
         "REASONING_MESSAGE_START": _reasoning_start,

@@ -11,13 +11,14 @@ from .base import Event
 
 @dataclass(frozen=True, slots=True)
 class SessionOwner(Event):
-    """Who writes in the lane from here on."""
+    """Who writes in the lane from here on. `job` is the place in the workers' queue of the job that it has come by."""
 
     TYPE = "session.owner"
     lane: str
     kind: str
     id: str | None = None
     can: tuple[str, ...] = ()
+    job: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,14 @@ class InputApplied(Event):
     input_id: str
     run_id: str
     message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputUnscheduled(Event):
+    """The agent takes back what was to be sent later."""
+
+    TYPE = "input.unscheduled"
+    input_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +140,18 @@ class StepFinished(Event):
 
     TYPE = "STEP_FINISHED"
     step_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecorded(Event):
+    """A step that the run will not do again, should its worker die. What it came to is not told; `error` is how it failed."""
+
+    TYPE = "step.recorded"
+    step_id: str
+    name: str
+    error: str | None = None
+    asked: str | None = None
+    """Stands for the arguments that it was done with."""
 
 
 @dataclass(frozen=True, slots=True)

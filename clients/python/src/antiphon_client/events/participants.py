@@ -17,6 +17,21 @@ class InputSent(Event):
     input_id: str
     content: str
     mode: str | None = None
+    attachments: tuple[JsonObject, ...] = ()
+    at: int | None = None
+    """The time for which it had been scheduled, if it had."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputScheduled(Event):
+    """A message for the agent that is sent later. An agent may schedule one, too."""
+
+    TYPE = "input.scheduled"
+    input_id: str
+    content: str
+    at: int
+    mode: str | None = None
+    attachments: tuple[JsonObject, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from antiphon_client._json import JsonObject
+
 from .base import Event
 
 
@@ -107,3 +109,12 @@ class MessageSegment(Event):
     text: str | None = None
     final: bool = False
     reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageAttached(Event):
+    """A message of the lane has these attachments, beside those that it has."""
+
+    TYPE = "message.attached"
+    message_id: str
+    attachments: tuple[JsonObject, ...]

@@ -13,7 +13,7 @@ from antiphon_client._json import JsonObject
 from antiphon_client.ledger import Ledger
 from antiphon_client.protocol import Entry
 
-from . import about, approvals, handoffs, inputs, lanes, runs, tools
+from . import about, approvals, handoffs, inputs, lanes, runs, schedule, tools
 
 Rule: TypeAlias = Callable[[Ledger, Entry, JsonObject], None]
 
@@ -22,6 +22,7 @@ OWNER: Final = "session.owner"
 
 OF_ANYBODY: Final[Mapping[str, Rule]] = {
     "input.sent": inputs.sent,
+    "input.scheduled": schedule.scheduled,
     "input.cancel.requested": inputs.cancel_requested,
     "run.cancel.requested": runs.cancel_requested,
     "tool.claimed": tools.claimed,
@@ -41,6 +42,8 @@ OF_ANYBODY: Final[Mapping[str, Rule]] = {
 OF_OWNERS: Final[Mapping[str, Rule]] = {
     "input.applied": inputs.applied,
     "input.failed": inputs.failed,
+    "input.scheduled": schedule.scheduled,
+    "input.unscheduled": schedule.unscheduled,
     "run.requested": inputs.requested,
     "run.dropped": runs.dropped,
     "run.taken_over": runs.taken_over,

@@ -36,7 +36,7 @@ def reopened(ledger: Ledger, _entry: Entry, _event: JsonObject) -> None:
 
 def deleted(ledger: Ledger, _entry: Entry, _event: JsonObject) -> None:
     """Rule 18: nothing is left; who waits for an input or a run is told that it is over."""
-    over: list[Change] = [InputDropped(input_id, "deleted") for input_id in ledger.queue]
+    over: list[Change] = [InputDropped(input_id, "deleted") for input_id in (*ledger.queue, *ledger.scheduled)]
     over += [RunEnded(run_id, Outcome("cancelled", reason="deleted")) for run_id in ledger.runs]
     ledger.clear()
     ledger.changes += [*over, Emptied()]

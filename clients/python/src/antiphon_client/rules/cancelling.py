@@ -13,8 +13,9 @@ IMMEDIATE = "immediate"
 
 
 def withdraw(ledger: Ledger, input_id: str | None, by: JsonObject | None, code: str) -> None:
-    """Take back an input that waits; otherwise nothing."""
-    waiting = None if input_id is None else ledger.queue.pop(input_id, None)
+    """Take back an input that waits, or is scheduled; otherwise nothing."""
+    key = input_id or ""
+    waiting = ledger.queue.pop(key, None) or ledger.scheduled.pop(key, None)
     if waiting is not None:
         ledger.ended.append((waiting.input_id, by, True))
         ledger.changes.append(InputDropped(waiting.input_id, code))

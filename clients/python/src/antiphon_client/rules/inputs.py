@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from antiphon_client._json import JsonObject, as_str
-from antiphon_client.changes import InputApplied, InputDropped, InputSpoken
+from antiphon_client._json import JsonObject, as_int, as_objects, as_str
+from antiphon_client.changes import InputApplied, InputDropped, InputDue, InputSpoken
 from antiphon_client.config import MODES
 from antiphon_client.ledger import MAIN, Ledger
 from antiphon_client.model import Input
 from antiphon_client.protocol import Entry
 
 from .cancelling import stop, withdraw
-from .names import same_sender
+from .names import MAX_INPUTS, same_sender
 
-MAX_INPUTS: Final = 50_000
-"""Inputs that a session may have in its life. It bounds the ids kept here, too."""
-
+WAITS_FOR: Final = ("session_closed", "queue_full")
+"""Refusals of an input that is due, after which it stays scheduled."""
 URGENT: Final = ("interrupt", "rollback")
 """The modes that go in front of the others and stop the run."""
 
@@ -25,14 +24,24 @@ URGENT: Final = ("interrupt", "rollback")
 def sent(ledger: Ledger, entry: Entry, event: JsonObject) -> None:
     """Rule 4."""
     input_id, content = as_str(event.get("inputId")), as_str(event.get("content"))
-    if input_id is None or content is None or input_id in ledger.seen:
+    if input_id is None or content is None:
+        return
+    planned = ledger.scheduled.get(input_id)
+    due = planned is not None and planned.at == as_int(event.get("at"))
+    if input_id in ledger.seen and not due:
         return
     mode = as_str(event.get("mode"))
     asked = mode if mode in MODES else ledger.config.on_busy
-    coming = Input(input_id, entry.seq, entry.ts, entry.by, content, _mode(ledger, asked))
+    attachments = as_objects(event.get("attachments"))
+    coming = Input(input_id, entry.seq, entry.ts, entry.by, content, _mode(ledger, asked), attachments=attachments)
     superseded = _superseded(ledger, coming)
-    code = _refusal(ledger, coming, asked, superseded)
+    code = _refusal(ledger, coming, asked, superseded, is_new=not due)
+    if due and code in WAITS_FOR:
+        return
     ledger.seen.add(input_id)
+    if due:
+        del ledger.scheduled[input_id]
+        ledger.changes.append(InputDue(input_id))
     if code is not None:
         _refuse(ledger, input_id, code)
     else:
@@ -56,15 +65,15 @@ def _superseded(ledger: Ledger, coming: Input) -> list[Input]:
     return [each for each in waiting if each.mode == "enqueue" and same_sender(each.by, coming.by)]
 
 
-def _refusal(ledger: Ledger, coming: Input, asked: str, superseded: list[Input]) -> str | None:
-    """Rule 4: the code of the first reason to refuse."""
+def _refusal(ledger: Ledger, coming: Input, asked: str, superseded: list[Input], *, is_new: bool) -> str | None:
+    """Rule 4: the code of the first reason to refuse. What was scheduled is not new: its id has been seen."""
     config, lane = ledger.config, ledger.lanes.get(MAIN)
     running = ledger.running_in(MAIN) is not None
     waiting = [each for each in ledger.waiting_in(MAIN) if each not in superseded]
     own, own_limit = [each for each in waiting if same_sender(each.by, coming.by)], config.queue_of(coming.by)
     waits = lane is None or lane.human is None  # else it is a message at once
     reasons = {
-        "session_full": len(ledger.seen) >= MAX_INPUTS,
+        "session_full": is_new and len(ledger.seen) >= MAX_INPUTS,
         "session_closed": ledger.closed,
         "mode_not_allowed": waits and not config.allows_mode(coming.by, asked),
         "queue_full": waits and (len(waiting) >= config.max_queue or (own_limit is not None and len(own) >= own_limit)),

@@ -7,6 +7,8 @@ from typing import Final
 from antiphon_client._json import JsonObject
 
 RUN_PREFIX: Final = "run_"
+MAX_INPUTS: Final = 50_000
+"""Inputs that a session may have in its life. It bounds the ids kept here, too."""
 
 
 def input_of(run_id: str) -> str | None:

@@ -43,6 +43,11 @@ class Receipt(Wrapped[AsyncReceipt]):
         return self._inner.reason
 
     @property
+    def at(self) -> int | None:
+        """When it is sent (ms since 1970), if it is scheduled."""
+        return self._inner.at
+
+    @property
     def trace(self) -> Mapping[str, str]:
         """The headers of the input's place in its trace."""
         return self._inner.trace

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from antiphon_client._json import JsonObject
+from antiphon_client.attachments import Attachment, Named, Source
 from antiphon_client.errors import AntiphonError
 from antiphon_client.following import View
 from antiphon_client.outbox import Unsent
@@ -132,16 +136,29 @@ class Session(Wrapped[AsyncSession]):
         input_id: str | None = None,
         mode: str | None = None,
         *,
+        at: datetime | None = None,
+        after_s: float | None = None,
+        attachments: Iterable[Named] = (),
         trace: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> Receipt:
         """Send a message; returns once it is stored."""
-        sending = self._inner.send(content, input_id, mode, trace=trace)
+        sending = self._inner.send(
+            content, input_id, mode, at=at, after_s=after_s, attachments=attachments, trace=trace
+        )
         return Receipt(self._portal, self._portal.wait(sending, timeout_s))
 
-    def submit(self, content: str, input_id: str | None = None, mode: str | None = None) -> Submission:
+    def submit(
+        self,
+        content: str,
+        input_id: str | None = None,
+        mode: str | None = None,
+        *,
+        attachments: Iterable[Named] = (),
+    ) -> Submission:
         """Queue a message to be sent as soon as can be; returns at once."""
-        return Submission(self._portal, self._portal.read(lambda: self._inner.submit(content, input_id, mode)))
+        submit = partial(self._inner.submit, content, input_id, mode, attachments=attachments)
+        return Submission(self._portal, self._portal.read(submit))
 
     def ask(self, content: str, input_id: str | None = None, mode: str | None = None) -> Answer:
         """Ask the agent: iterate over the `Answer` for its text as it streams, or wait for its `text()`."""
@@ -232,6 +249,41 @@ class Session(Wrapped[AsyncSession]):
     def fork(self, to: str, before: int | None = None, *, timeout_s: float | None = None) -> int:
         """Make the session `to`, which begins with this one's messages before the entry `before`."""
         return self._portal.wait(self._inner.fork(to, before), timeout_s)
+
+    # ---- files
+
+    def upload(
+        self,
+        source: Source,
+        *,
+        name: str | None = None,
+        media_type: str | None = None,
+        attachment_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Attachment:
+        """Store a file in the session, for `send(…, attachments=[…])`."""
+        uploading = self._inner.upload(source, name=name, media_type=media_type, attachment_id=attachment_id)
+        return self._portal.wait(uploading, timeout_s)
+
+    def download(self, attachment: Named, *, limit_bytes: int = 64 << 20, timeout_s: float | None = None) -> bytes:
+        """The content of an attachment, checked against its digest."""
+        return self._portal.wait(self._inner.download(attachment, limit_bytes=limit_bytes), timeout_s)
+
+    def download_to(self, attachment: Named, path: str | os.PathLike[str], *, timeout_s: float | None = None) -> None:
+        """Write an attachment into a file, which is there once it is whole."""
+        self._portal.wait(self._inner.download_to(attachment, path), timeout_s)
+
+    def pieces(self, attachment: Named, *, timeout_s: float | None = None) -> Iteration[bytes]:
+        """Iterate over the content of an attachment, piece by piece."""
+        return Iteration(self._portal, one_by_one(self._inner.pieces(attachment)), timeout_s)
+
+    def attachments(self, *, timeout_s: float | None = None) -> list[Attachment]:
+        """All attachments of the session, oldest first."""
+        return self._portal.wait(self._inner.attachments(), timeout_s)
+
+    def delete_attachment(self, attachment: Named, *, timeout_s: float | None = None) -> None:
+        """Delete one that no message refers to (an admin: any)."""
+        self._portal.wait(self._inner.delete_attachment(attachment), timeout_s)
 
     def stands_for(self, inner: AsyncSession) -> bool:
         """Whether this is the one."""
