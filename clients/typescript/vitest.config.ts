@@ -1,5 +1,6 @@
 import { defineConfig } from 'vitest/config';
 
+const agui0 = new URL('tests/agui0/node_modules/@ag-ui/client/dist/index.mjs', import.meta.url).pathname;
 const react18 = (name: string) => new URL(`tests/react18/node_modules/${name}`, import.meta.url).pathname;
 
 export default defineConfig({
@@ -49,6 +50,26 @@ export default defineConfig({
           hookTimeout: 60_000,
         },
       },
+      ...[
+        { name: 'ag-ui 1.0', alias: [], include: ['tests/ag-ui/**/*.test.ts*'] },
+        // the client of this package's tests is replaced by the last one before 1.0
+        {
+          name: 'ag-ui 0.0.59',
+          alias: [{ find: /^@ag-ui\/client$/, replacement: agui0 }],
+          include: ['tests/ag-ui/runs.test.ts'],
+        },
+      ].map(({ name, alias, include }) => ({
+        extends: true as const,
+        resolve: { alias },
+        test: {
+          name,
+          include,
+          globalSetup: ['tests/ag-ui/global.ts'],
+          testTimeout: 60_000,
+          hookTimeout: 120_000,
+          provide: { agui: name },
+        },
+      })),
       {
         extends: true,
         test: { name: 'chromium', include: ['tests/chromium/**/*.test.ts'], testTimeout: 90_000, hookTimeout: 60_000 },

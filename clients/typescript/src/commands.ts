@@ -40,6 +40,7 @@ export class Commands {
   #outbox: Pick<Command, 'id' | 'frame'>[] = [];
   #pacer: Pacer | null = null;
   #maxBytes = 0;
+  #sendsLater = false;
 
   constructor(
     readonly settings: Settings,
@@ -80,6 +81,7 @@ export class Commands {
   connected(limits: Limits): void {
     this.#pacer = new Pacer(limits.commands_per_second, limits.commands_burst);
     this.#maxBytes = limits.frame_bytes;
+    this.#sendsLater = limits.scheduled_inputs > 0;
   }
 
   lost(): void {
@@ -112,8 +114,10 @@ export class Commands {
       const { id, frame } = this.#outbox.shift() as Command;
       const text = JSON.stringify({ ...frame, id });
       const command = this.#pending.get(id);
-      if (command && this.#isTooLarge(text)) {
-        this.#refuse(id, new AntiphonError('frame_too_large', 'over limits.frame_bytes'));
+      // a gateway of before there were schedules would send it now
+      const isTooOld = !this.#sendsLater && (frame['at'] ?? frame['delayMs']) !== undefined;
+      if (command && (isTooOld || this.#isTooLarge(text))) {
+        this.#refuse(id, new AntiphonError(isTooOld ? 'not_supported' : 'frame_too_large', 'by the gateway’s limits'));
         continue;
       }
       if (command) command.sends += 1;
@@ -145,8 +149,9 @@ export class Commands {
   /** When `take` has something to do again; infinite without a connection. */
   dueAt(now: number): number {
     if (!this.#pacer) return Number.POSITIVE_INFINITY;
-    const repeats = Array.from(this.#pending.values(), ({ repeatAt }) => repeatAt ?? Number.POSITIVE_INFINITY);
-    return Math.min(this.#outbox.length ? this.#pacer.dueAt(now) : Number.POSITIVE_INFINITY, ...repeats);
+    let dueAt = this.#outbox.length ? this.#pacer.dueAt(now) : Number.POSITIVE_INFINITY;
+    for (const { repeatAt } of this.#pending.values()) dueAt = Math.min(dueAt, repeatAt ?? Number.POSITIVE_INFINITY);
+    return dueAt;
   }
 
   // ---- replies

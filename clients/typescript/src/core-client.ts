@@ -32,6 +32,8 @@ import { onWakeup } from './wakeups.js';
 const LOOK_MS = 5000;
 const SLEPT_MS = 3000;
 
+const NEVER = Number.POSITIVE_INFINITY;
+
 /** What the clock of the day says beyond the one that timers go by. */
 const drift = (now: number): number => Date.now() - now;
 
@@ -52,11 +54,16 @@ export abstract class CoreClientOf<S extends CoreSession, O extends object> {
   readonly #listeners = new Set<() => void>();
   readonly #changed = new Notifier();
   readonly #host: Host;
+  /** The gateway that was connected to last. */
+  #url: string;
+  /** What the provider has given last. */
+  #given: string | null = null;
   #status = IDLE;
   #socket: WebSocketLike | null = null;
   #isHeld = false;
   #isRunning = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #timerAt = NEVER;
   #drift = drift(performance.now());
   #endWakeups: (() => void) | null = null;
 
@@ -69,6 +76,7 @@ export abstract class CoreClientOf<S extends CoreSession, O extends object> {
     this.#settings = { ...DEFAULT_SETTINGS, ...settings };
     const urls = [url ?? globalThis.location?.origin ?? []].flat().map(gatewayUrl);
     if (url && !urls.length) throw new RangeError('give the address of at least one gateway');
+    this.#url = urls[0] ?? '';
     const isRenewable = typeof token !== 'string';
     this.#machine = new Machine({
       urls,
@@ -163,6 +171,7 @@ export abstract class CoreClientOf<S extends CoreSession, O extends object> {
         return machine.failure;
       },
       call: (frame, signal, gate) => this.#call(frame, signal, gate),
+      request: (path, init) => this.#request(path, init),
       follow: (sub: Subscription) =>
         this.#step((now) => {
           machine.follow(sub);
@@ -176,6 +185,20 @@ export abstract class CoreClientOf<S extends CoreSession, O extends object> {
       say: (session: string, state: PresenceState) => this.#step(() => machine.say(session, state)),
       hold: (isHeld: boolean) => this.#hold(isHeld),
     };
+  }
+
+  async #request(path: string, init: RequestInit): Promise<Response> {
+    const { failure } = this.#machine;
+    if (failure) throw failure;
+    const ask = async (isAgain: boolean) => {
+      const isFixed = typeof this.#token === 'string';
+      if (!isFixed && (isAgain || this.#given === null))
+        this.#given = await (this.#token as () => string | Promise<string>)();
+      const headers = { ...init.headers, Authorization: `Bearer ${isFixed ? this.#token : this.#given}` };
+      return fetch(httpUrl(this.#url, path), { ...init, headers });
+    };
+    const response = await ask(false);
+    return response.status === 401 && typeof this.#token !== 'string' ? ask(true) : response;
   }
 
   async #call(frame: JsonObject, signal?: AbortSignal, gate?: string): Promise<JsonObject> {
@@ -228,14 +251,20 @@ export abstract class CoreClientOf<S extends CoreSession, O extends object> {
     return this.#machine.take(performance.now());
   }
 
-  /** One timer, for whatever is due next. */
+  /** One timer, for whatever is due next. One that comes too early looks again: each frame puts off what is due. */
   #plan(): void {
-    clearTimeout(this.#timer);
     const now = performance.now();
     const dueAt = this.#machine.dueAt(now);
-    if (dueAt === Number.POSITIVE_INFINITY) return;
+    if (dueAt !== NEVER && dueAt >= this.#timerAt) return;
+    clearTimeout(this.#timer);
+    this.#timerAt = NEVER;
+    if (dueAt === NEVER) return;
     const wait = Math.min(Math.max(Math.ceil(dueAt - now), 0), LOOK_MS);
-    this.#timer = setTimeout(() => this.#step((at) => this.#tick(at)), wait);
+    this.#timerAt = now + wait;
+    this.#timer = setTimeout(() => {
+      this.#timerAt = NEVER;
+      this.#step((at) => this.#tick(at));
+    }, wait);
   }
 
   #tick(now: number): void {
@@ -278,6 +307,7 @@ export abstract class CoreClientOf<S extends CoreSession, O extends object> {
       const text = url ? 'pass `WebSocket` of the package `ws`, or use Node 22' : 'give the address of a gateway';
       return this.#machine.stop(new ConnectionClosed(url ? 'no_websocket' : 'no_address', text));
     }
+    this.#url = url;
     const socket = new WebSocket(url, SUBPROTOCOL);
     const tell = (what: (now: number) => void) => socket === this.#socket && this.#step(what);
     const closed = (event: { code?: number; reason?: string }) =>
@@ -305,6 +335,7 @@ export abstract class CoreClientOf<S extends CoreSession, O extends object> {
   async #askToken(): Promise<void> {
     try {
       const token = typeof this.#token === 'string' ? this.#token : await this.#token();
+      this.#given = token;
       this.#step((now) => this.#machine.tokenGiven(token, now));
     } catch (error) {
       const isFinal = error instanceof AntiphonError && !error.retryable;
@@ -353,6 +384,13 @@ function gatewayUrl(text: string): string {
   if (url.pathname === '/') url.pathname = CONNECT_PATH;
   url.hash = '';
   return url.href;
+}
+
+/** The address of a path of the HTTP API at a gateway, whose address is that of its WebSocket. */
+function httpUrl(gateway: string, path: string): string {
+  const url = new URL(gateway);
+  const before = url.pathname.endsWith(CONNECT_PATH) ? url.pathname.slice(0, -CONNECT_PATH.length) : '';
+  return `${url.protocol.replace('ws', 'http')}//${url.host}${before}${path}`;
 }
 
 function readInfo(raw: JsonObject): SessionInfo | null {

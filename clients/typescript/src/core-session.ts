@@ -4,7 +4,7 @@ import { type AntiphonError, ConnectionClosed } from './errors.js';
 import type { Host } from './host.js';
 import { newId } from './ids.js';
 import { asCount, asString, type JsonObject } from './json.js';
-import type { Mode } from './model.js';
+import type { Attachment, Mode } from './model.js';
 import { type Cursor, cursorText, type Presence, type PresenceState, readCursor } from './protocol.js';
 import { Steering } from './steering.js';
 import { type Output, type SessionEvent, Subscription } from './subscription.js';
@@ -17,6 +17,8 @@ export interface ReadingOptions {
   readonly every?: boolean;
   /** False: nobody looks at it (a bot, an export), so that it does not count as presence. */
   readonly watching?: boolean;
+  /** Tools that are executed by whoever reads the session, who claims their calls (`claimCall`) and resolves them. */
+  readonly declares?: readonly JsonObject[];
 }
 
 export interface SendOptions extends Abortable {
@@ -24,6 +26,11 @@ export interface SendOptions extends Abortable {
   readonly inputId?: string | undefined;
   /** What becomes of it while a run is active; the session's own (`config.onBusy`) without. */
   readonly mode?: Mode | undefined;
+  /** What belongs to it: what `upload` has given, or ids. With some, the text may be empty. */
+  readonly attachments?: readonly (Attachment | string)[] | undefined;
+  /** Sends it later: at a time (a `Date`, or ms since 1970), or after so many ms. Nobody need be connected then. */
+  readonly at?: Date | number | undefined;
+  readonly afterMs?: number | undefined;
 }
 
 /** An input that is in the log. */
@@ -35,12 +42,14 @@ export interface Stored {
   readonly seq: number | null;
   /** This input id had been stored before, so that nothing was added. */
   readonly isDuplicate: boolean;
-  /** `queued`, `pending`, `applied`, `ended`, `failed` or `cancelled`. */
+  /** `scheduled`, `queued`, `pending`, `applied`, `ended`, `failed` or `cancelled`. */
   readonly status: string;
   /** The mode that it got, its place in the queue (1 is next), and what it waited for besides its turn. */
   readonly mode: string | null;
   readonly position: number | null;
   readonly reason: string | null;
+  /** When it is sent, if it is scheduled. */
+  readonly at: number | null;
 }
 
 /** Reads the reply to `input.send`. */
@@ -53,6 +62,7 @@ export const readStored = (inputId: string, reply: JsonObject): Stored => ({
   mode: asString(reply['mode']),
   position: asCount(reply['position']),
   reason: asString(reply['reason']),
+  at: asCount(reply['at']),
 });
 
 /**
@@ -65,6 +75,7 @@ export class CoreSession extends Steering {
   protected refused: AntiphonError | null = null;
   readonly #buffer: EventBuffer;
   readonly #listeners = new Set<() => void>();
+  readonly #taps = new Set<(output: Output) => void>();
   readonly #arrived = new Notifier();
   #presence: Presence | null = null;
   #handled: Cursor | null;
@@ -75,12 +86,16 @@ export class CoreSession extends Steering {
   #waiters = 0;
   #linger: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(host: Host, name: string, { cursor, every, watching = true }: ReadingOptions = {}) {
+  constructor(host: Host, name: string, { cursor, every, watching = true, declares }: ReadingOptions = {}) {
     super(host, name);
     const { settings } = host;
     const after = cursor === undefined ? null : readCursor(cursor);
     if (cursor !== undefined && !after) throw new RangeError('a cursor has the form <epoch>:<seq>');
-    const how = { ...(every && { replay: 'every' }), ...(!watching && { watching }) };
+    const how = {
+      ...(every && { replay: 'every' }),
+      ...(!watching && { watching }),
+      ...(declares && { tools: declares }),
+    };
     this.sub = new Subscription(name, after, how, settings.chainRetries);
     this.#buffer = new EventBuffer(settings.bufferEvents, settings.bufferChars, after);
     this.#handled = after;
@@ -120,6 +135,16 @@ export class CoreSession extends Steering {
   subscribe(listener: () => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  /**
+   * Calls `listener` with all that arrives, as it arrives; returns what ends that. A session that is being read is read
+   * again from a snapshot, so that the listener gets what is running now from its beginning.
+   */
+  tap(listener: (output: Output) => void): () => void {
+    this.#taps.add(listener);
+    if (this.sub.isWanted) this.host.rewind(this.sub, null);
+    return () => this.#taps.delete(listener);
   }
 
   /** Reads the session from now on, until it is closed. */
@@ -222,16 +247,21 @@ export class CoreSession extends Steering {
    * Sends a message; resolves once it is stored. While there is no connection it waits, and it is sent again after a
    * lost one. Rejects with its refusal. One that is aborted may or may not have been stored.
    */
-  async send(content: string, { inputId = newId(), mode, signal }: SendOptions = {}): Promise<Stored> {
-    return readStored(inputId, await this.sendInput(inputId, content, mode, signal));
+  async send(content: string, { inputId = newId(), ...options }: SendOptions = {}): Promise<Stored> {
+    return readStored(inputId, await this.sendInput(inputId, content, options));
   }
 
-  protected sendInput(inputId: string, content: string, mode?: Mode, signal?: AbortSignal): Promise<JsonObject> {
+  protected sendInput(inputId: string, content: string, options: SendOptions): Promise<JsonObject> {
+    const { mode, signal, at, afterMs } = options;
+    const attachments = options.attachments?.map((each) => ({ id: typeof each === 'string' ? each : each.id }));
     this.checkOpen();
-    if (!content || /\p{Cs}/u.test(content)) throw new RangeError('the text of an input is not empty, and is Unicode');
+    if ((!content && !attachments?.length) || /\p{Cs}/u.test(content)) {
+      throw new RangeError('the text of an input is not empty, and is Unicode');
+    }
     if (!this.refused) this.#follow(); // a token may give `send` without `read`
     // through the gate: once the session is being read, so that the run's entries come after its start
-    return this.ask('input.send', { inputId, content, mode }, { signal }, this.name);
+    const when = { at: at === undefined ? undefined : Math.round(+at), delayMs: afterMs };
+    return this.ask('input.send', { inputId, content, mode, attachments, ...when }, { signal }, this.name);
   }
 
   /** While `wait` runs, somebody waits for an entry: the socket is read whatever happens. */
@@ -279,6 +309,7 @@ export class CoreSession extends Steering {
         this.#isBehind = false;
         this.#put(output, 0);
     }
+    for (const tap of [...this.#taps]) tap(output);
   }
 
   /** The session cannot be read, because of `error`. */

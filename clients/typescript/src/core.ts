@@ -1,4 +1,5 @@
 /** The client without the fold of sessions: connections, events, sends and commands. */
+export type { UploadOptions } from './attachments.js';
 export { CoreClient, CoreClientOf } from './core-client.js';
 export { CoreSession, type ReadingOptions, type SendOptions, type Stored } from './core-session.js';
 export { AntiphonError, CommandRefused, ConnectionClosed, InputNotApplied } from './errors.js';

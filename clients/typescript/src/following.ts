@@ -1,5 +1,6 @@
 /** What has been folded of a session, and what is made of it: receipts and views. */
 import type { AntiphonError } from './errors.js';
+import type { Change } from './fold/changes.js';
 import { Fold } from './fold/fold.js';
 import type { JsonObject } from './json.js';
 import type { Entry, Message, State } from './model.js';
@@ -90,13 +91,14 @@ export class Following {
     this.isCaughtUp = false;
   }
 
-  /** Folds an entry, unless it is folded already; answers whether it was not. */
-  take(entry: Entry): boolean {
-    if (entry.seq <= this.seq) return false;
+  /** Folds an entry; answers what it did, null if it was folded already. */
+  take(entry: Entry): readonly Change[] | null {
+    if (entry.seq <= this.seq) return null;
     this.seq = entry.seq;
-    this.book.observe(this.#fold.apply(entry));
+    const changes = this.#fold.apply(entry);
+    this.book.observe(changes);
     if (this.#sending.length && entry.off === null) this.#arrived(entry);
-    return true;
+    return changes;
   }
 
   // ---- inputs on their way
@@ -119,7 +121,8 @@ export class Following {
   }
 
   #arrived(entry: Entry): void {
-    for (const event of entry.events) if (event.type === 'input.sent') this.unsend(String(event['inputId']));
+    for (const event of entry.events)
+      if (/^input\.(sent|scheduled)$/.test(event.type)) this.unsend(String(event['inputId']));
     this.#stored();
   }
 

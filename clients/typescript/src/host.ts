@@ -11,6 +11,8 @@ export interface Host {
   readonly failure: AntiphonError | null;
   /** Sends a command until it is answered; resolves with the `ok`, rejects with the refusal. */
   call(frame: JsonObject, signal?: AbortSignal, gate?: string): Promise<JsonObject>;
+  /** A request to a gateway over HTTP, with the client's token. */
+  request(path: string, init: RequestInit): Promise<Response>;
   /** Somebody wants the session to be read, from now on. */
   follow(sub: Subscription): void;
   /** Reads it again from a place. */

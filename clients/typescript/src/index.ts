@@ -5,5 +5,5 @@ export type { Applied, Change, Outcome } from './fold/changes.js';
 export { Fold, type FoldOptions } from './fold/fold.js';
 export type { Sending, SessionView } from './following.js';
 export type { Receipt } from './receipts.js';
-export type { Session, SessionOptions } from './session.js';
-export type { Execution, Tool } from './tools.js';
+export type { FoldListener, Session, SessionOptions } from './session.js';
+export type { DeclaredTool, Execution, Tool } from './tools.js';

@@ -83,9 +83,9 @@ export class Machine {
       case 'connecting':
         return this.#deadline;
       case 'open': {
-        const retries = Array.from(this.#sessions.values(), ({ retryAt }) => retryAt ?? NEVER);
-        const silence = Math.min(this.#silentAt, this.#probeUntil);
-        return Math.min(silence, this.#renewAt, this.commands.dueAt(now), ...retries);
+        let dueAt = Math.min(this.#silentAt, this.#probeUntil, this.#renewAt, this.commands.dueAt(now));
+        for (const { retryAt } of this.#sessions.values()) dueAt = Math.min(dueAt, retryAt ?? NEVER);
+        return dueAt;
       }
       default:
         return NEVER;
@@ -202,7 +202,10 @@ export class Machine {
     const frame = parseObject(text);
     if (!frame) return this.#ended(now, LOST);
     this.#heardAt = now;
-    this.#probeUntil = NEVER;
+    // What had been on its way is no answer to a probe; but while it comes, the answer may be behind it.
+    if (this.#probeUntil !== NEVER) {
+      this.#probeUntil = Math.max(this.#probeUntil, now + this.#options.settings.livenessTimeoutMs);
+    }
     const op = frame['op'];
     if (this.phase === 'connecting') {
       if (op === 'welcome') this.#welcomed(readWelcome(frame), now);
@@ -356,9 +359,14 @@ export class Machine {
     this.#probeUntil = Math.min(this.#probeUntil > now ? this.#probeUntil : NEVER, until);
   }
 
-  #ping(isUrgent: boolean): void {
-    this.commands.post({ op: 'ping' }, this.#onPong, isUrgent);
+  #ping(isProbe: boolean): void {
+    this.commands.post({ op: 'ping' }, isProbe ? this.#onAlive : this.#onPong, isProbe);
   }
+
+  readonly #onAlive = (frame: JsonObject, now: number): void => {
+    this.#probeUntil = NEVER;
+    this.#onPong(frame, now);
+  };
 
   readonly #onPong = (frame: JsonObject, now: number): void => {
     const ts = asBounded(frame['ts'], 1e15);

@@ -7,6 +7,8 @@ export interface Actor {
   readonly id: string;
   readonly name?: string;
   readonly roles?: readonly string[];
+  /** A label of the agent's version, if its worker names one. */
+  readonly version?: string;
 }
 
 /** What becomes of an input while a run is active. */
@@ -28,6 +30,8 @@ export interface Config {
   readonly whenUnwatched: 'continue' | 'pause' | 'stop';
   readonly unwatchedGraceMs: number;
   readonly pool: string | null;
+  /** Which sessions of a pool workers serve first; absent: `normal`. */
+  readonly priority?: 'high' | 'low';
   readonly roles: { readonly [role: string]: RoleLimits };
 }
 
@@ -74,6 +78,21 @@ export interface Input {
   readonly lane: string;
   /** The run that asks; null for a participant's. */
   readonly parent: string | null;
+  /** What belongs to it; absent where nothing does. */
+  readonly attachments?: readonly Attachment[];
+}
+
+/** A message that is sent later, at `at`; `mode` is what its sender wishes, null if nothing. */
+export interface Scheduled {
+  readonly inputId: string;
+  readonly seq: number;
+  readonly ts: number;
+  readonly by: Actor | null;
+  readonly content: string;
+  readonly at: number;
+  readonly mode: string | null;
+  /** What belongs to it; absent where nothing does. */
+  readonly attachments?: readonly Attachment[];
 }
 
 /** Who is executing a call, until when. */
@@ -149,11 +168,22 @@ export interface State {
   readonly runs: readonly Run[];
   /** The inputs that wait, next first. */
   readonly inputs: readonly Input[];
+  /** The inputs that are sent later, next first. */
+  readonly scheduled: readonly Scheduled[];
   readonly calls: readonly Call[];
   readonly approvals: readonly Approval[];
   readonly handoffs: readonly Handoff[];
   /** What was decided for always, by key. */
   readonly remembered: { readonly [key: string]: Vote };
+}
+
+/** An attachment, as messages refer to it: `Session.download` gives its bytes. `sha256` is in hexadecimal digits. */
+export interface Attachment {
+  readonly id: string;
+  readonly name: string;
+  readonly mediaType: string;
+  readonly size: number;
+  readonly sha256: string;
 }
 
 /**
@@ -179,6 +209,8 @@ export interface Message {
   readonly seq?: number;
   /** It is no part of the conversation any more. */
   readonly rolledBack?: true;
+  /** What belongs to it; absent where nothing does. */
+  readonly attachments?: readonly Attachment[];
 }
 
 /** An AG-UI event, or one of a session. */

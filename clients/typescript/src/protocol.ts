@@ -54,13 +54,33 @@ export function readEntry(frame: JsonObject, epoch = ''): Entry | null {
   };
 }
 
-/** What a gateway allows on a connection. */
+/**
+ * What a gateway allows: PROTOCOL, section 1, says of what each is a limit. Of connections, and of what a tenant may have,
+ * 0 is no limit.
+ */
 export interface Limits {
   readonly frame_bytes: number;
   readonly input_bytes: number;
   readonly subscriptions: number;
   readonly commands_per_second: number;
   readonly commands_burst: number;
+  readonly command_queue: number;
+  readonly bytes_per_second: number;
+  readonly bytes_burst: number;
+  readonly inputs_per_second: number;
+  readonly inputs_burst: number;
+  readonly joins_per_second: number;
+  readonly joins_burst: number;
+  readonly requests_per_second: number;
+  readonly requests_burst: number;
+  readonly user_connections: number;
+  readonly address_connections: number;
+  readonly tenant_sessions: number;
+  readonly tenant_bytes: number;
+  /** What may be scheduled in a session; 0: the gateway cannot send later. */
+  readonly scheduled_inputs: number;
+  readonly scheduled_bytes: number;
+  readonly schedule_ahead_s: number;
 }
 
 /** The gateway's answer to `hello`. */
@@ -81,6 +101,22 @@ const LIMITS: Limits = {
   subscriptions: 64,
   commands_per_second: 50,
   commands_burst: 100,
+  command_queue: 64,
+  bytes_per_second: 2_097_152,
+  bytes_burst: 8_388_608,
+  inputs_per_second: 50,
+  inputs_burst: 100,
+  joins_per_second: 100,
+  joins_burst: 1000,
+  requests_per_second: 50,
+  requests_burst: 100,
+  user_connections: 0,
+  address_connections: 0,
+  tenant_sessions: 0,
+  tenant_bytes: 0,
+  scheduled_inputs: 0,
+  scheduled_bytes: 0,
+  schedule_ahead_s: 0,
 };
 
 /** Reads a `welcome`; every field that it lacks gets a default. */

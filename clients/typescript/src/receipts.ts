@@ -22,6 +22,8 @@ class Progress {
   wasQueued = false;
   wasRunning = false;
   wasKnown = false;
+  /** It was scheduled, and has been sent. */
+  isDue = false;
 
   constructor(readonly inputId: string) {
     this.runId = RUN_PREFIX + inputId;
@@ -30,7 +32,7 @@ class Progress {
   /** Notes what happens from here on: the entry `foldedSeq`, after which `fold` is. */
   begin(fold: Fold, foldedSeq: number): void {
     this.hiddenTo = foldedSeq;
-    this.wasQueued = fold.isQueued(this.inputId);
+    this.wasQueued = fold.isQueued(this.inputId) || fold.isScheduled(this.inputId);
     this.wasRunning = fold.isRunning(this.runId);
     this.wasKnown = foldedSeq >= 0 && !fold.partial;
   }
@@ -71,7 +73,8 @@ class Progress {
     } else if (change.kind === 'spoken') {
       this.applied = { ...change, kind: 'applied', runId: null, messageId: `msg_${change.inputId}` };
       this.outcome = { kind: 'no_run' };
-    } else this.drop(change.code);
+    } else if (change.kind === 'due') this.isDue = true;
+    else this.drop(change.code);
     this.changed.fire();
   }
 }
@@ -181,6 +184,7 @@ export class Receipt implements Stored {
   readonly mode: string | null;
   readonly position: number | null;
   readonly reason: string | null;
+  readonly at: number | null;
   readonly #progress: Progress;
   readonly #source: ReceiptSource;
   readonly #atFirst: string;
@@ -195,6 +199,7 @@ export class Receipt implements Stored {
       mode: this.mode,
       position: this.position,
       reason: this.reason,
+      at: this.at,
     } = stored);
   }
 
@@ -202,9 +207,11 @@ export class Receipt implements Stored {
     return this.#progress.inputId;
   }
 
-  /** `queued`, `pending`, `applied`, `ended`, `failed` or `cancelled`; it moves on while the session is read. */
+  /**
+   * `scheduled`, `queued`, `pending`, `applied`, `ended`, `failed` or `cancelled`; it moves on while the session is read.
+   */
   get status(): string {
-    return this.#progress.status ?? this.#atFirst;
+    return this.#progress.status ?? (this.#progress.isDue && this.#atFirst === 'scheduled' ? 'queued' : this.#atFirst);
   }
 
   /** The run that the input starts, or (once it is applied) that it went into. It can be cancelled before it exists. */

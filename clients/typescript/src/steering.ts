@@ -1,8 +1,8 @@
 /** The commands into a session that need nothing but a connection (PROTOCOL, section 7). */
+import { Sharing } from './attachments.js';
 import { ConnectionClosed } from './errors.js';
 import { readVote } from './fold/read.js';
 import { readMessage } from './fold/transcript.js';
-import type { Host } from './host.js';
 import { newId } from './ids.js';
 import { asCount, asInt, asString, type JsonObject, readAll } from './json.js';
 import type { Config, Message, Vote } from './model.js';
@@ -26,13 +26,8 @@ export interface About {
  * is stored, is sent again by itself after a lost connection, and rejects with its refusal (`CommandRefused`), or with
  * `ConnectionClosed` when the client has stopped. One that is aborted may or may not have been stored.
  */
-export class Steering {
+export class Steering extends Sharing {
   protected isClosed = false;
-
-  constructor(
-    protected readonly host: Host,
-    readonly name: string,
-  ) {}
 
   protected async ask(op: string, fields: JsonObject, { signal }: Abortable = {}, gate?: string): Promise<JsonObject> {
     this.checkOpen();
@@ -61,6 +56,33 @@ export class Steering {
     const { before, limit, signal } = options;
     const reply = await this.ask('history', { before, limit }, { signal });
     return { messages: readAll(reply['messages'], readMessage), before: asCount(reply['before']) };
+  }
+
+  // ---- calls, for who declares tools without executing them here
+
+  /** Says that this client is about to execute a call, for `leaseMs`; again with the same `claimId` for more time. */
+  async claimCall(toolCallId: string, claimId: string, leaseMs?: number, options?: Abortable): Promise<void> {
+    await this.ask('tool.claim', { toolCallId, claimId, leaseMs }, options);
+  }
+
+  /** Says what came of a claimed call: a result, or an error. */
+  async sendResult(
+    toolCallId: string,
+    claimId: string,
+    outcome: { readonly result: unknown } | { readonly error: string },
+    options?: Abortable,
+  ): Promise<void> {
+    await this.ask('tool.result', { toolCallId, claimId, ...outcome }, options);
+  }
+
+  /** Executes a call by hand: claims it, and sends what came of it. Its tool must be declared on this connection. */
+  async resolveCall(
+    toolCallId: string,
+    outcome: { readonly result: unknown } | { readonly error: string },
+    { claimId = newId(), signal }: { claimId?: string } & Abortable = {},
+  ): Promise<void> {
+    await this.claimCall(toolCallId, claimId, undefined, { signal });
+    await this.sendResult(toolCallId, claimId, outcome, { signal });
   }
 
   // ---- approvals and questions

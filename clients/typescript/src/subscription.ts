@@ -48,6 +48,8 @@ export type SessionEvent = Entry | Snapshot | CaughtUp | Gap | Reset;
 export type Output =
   | SessionEvent
   | { readonly type: 'presence'; readonly presence: Presence }
+  /** The gateway asks to be told when everything up to entry `seq` is shown. */
+  | { readonly type: 'mark'; readonly seq: number }
   /** The session cannot be read; the subscription is not wanted any more. */
   | { readonly type: 'refused'; readonly error: AntiphonError }
   /** Something is in the way: wait before the next command; null leaves it to the reader's back-off. */
@@ -184,8 +186,14 @@ export class Subscription {
       case 'session.gap':
         this.#last = null;
         return [{ type: 'gap', from: asCount(frame['from']) ?? 0, to: asCount(frame['to']) ?? 0 }];
+      case 'session.unsubscribed':
+        return this.#refused(refusal(frame)); // the token does not allow it any more
       case 'session.presence':
         return [{ type: 'presence', presence: readPresence(frame) }];
+      case 'session.mark': {
+        const seq = asCount(frame['seq']);
+        return seq === null ? NOTHING : [{ type: 'mark', seq }];
+      }
       default:
         return NOTHING;
     }

@@ -16,6 +16,9 @@ export interface Execution {
   progress(value: unknown): Promise<void>;
 }
 
+/** A tool whose calls are answered by hand: `Session.resolveCall`. */
+export type DeclaredTool = Omit<Tool, 'execute'>;
+
 export interface Tool {
   /** 1 to 64 of `A–Z a–z 0–9 _ . -`. */
   readonly name: string;
@@ -32,14 +35,17 @@ export interface Tool {
 }
 
 /** What a subscription says of tools. Throws a RangeError for what may not be declared. */
-export function declared(tools: readonly Tool[]): readonly JsonObject[] {
-  const said = tools.map(({ execute: _, ...tool }) => ({
-    description: '',
-    parameters: { type: 'object' },
-    idempotent: false,
-    needsPermission: false,
-    ...tool,
-  }));
+export function declared(tools: readonly (Tool | DeclaredTool)[]): readonly JsonObject[] {
+  const said = tools.map((each) => {
+    const { execute: _, ...tool } = each as Tool;
+    return {
+      description: '',
+      parameters: { type: 'object' },
+      idempotent: false,
+      needsPermission: false,
+      ...tool,
+    };
+  });
   const names = new Set(tools.map(({ name }) => name));
   const isGood = [...names].every((name) => /^[\w.-]{1,64}$/.test(name));
   if (!isGood || names.size < tools.length) throw new RangeError('tools have names of their own, of A–Z a–z 0–9 _ . -');

@@ -29,6 +29,8 @@ export type Change =
   | Applied
   /** An input was a message at once, because a human has the lane; `role` is that of the message. */
   | { readonly kind: 'spoken'; readonly inputId: string; readonly source: Input; readonly role: string }
+  /** An input that was scheduled is sent: from here on it is as any other. */
+  | { readonly kind: 'due'; readonly inputId: string }
   /** An input will not be applied. */
   | { readonly kind: 'dropped'; readonly inputId: string; readonly code: string }
   | { readonly kind: 'ended'; readonly runId: string; readonly outcome: Outcome; readonly rolledBack: boolean }

@@ -34,15 +34,20 @@ const GOOD: { readonly [field: string]: (value: unknown) => boolean } = {
   approvalOnInput: oneOf('wait', 'cancel'),
   whenUnwatched: oneOf('continue', 'pause', 'stop'),
   unwatchedGraceMs: between(0, MAX_GRACE_MS),
+  priority: oneOf('high', 'normal', 'low'),
   pool: (value) => value === null || (typeof value === 'string' && /^[\w-]{1,64}$/.test(value)),
 };
+
+type Sent = Omit<Config, 'priority'> & { readonly priority?: 'high' | 'normal' | 'low' };
 
 /** The config with the fields of `raw` that are as they must be; the others stay. */
 export function configured(config: Config, raw: unknown): Config {
   const given = asObject(raw) ?? {};
   const found = Object.entries(given).filter(([name, value]) => Object.hasOwn(GOOD, name) && GOOD[name]?.(value));
   const roles = readRoles(given['roles']);
-  return { ...config, ...Object.fromEntries(found), ...(roles && { roles }) };
+  const { priority, ...updated } = { ...config, ...Object.fromEntries(found), ...(roles && { roles }) } as Sent;
+  // As in a snapshot, which does not name the normal one.
+  return priority === undefined || priority === 'normal' ? updated : { ...updated, priority };
 }
 
 /** `roles` if all of it is as it must be, else null. */

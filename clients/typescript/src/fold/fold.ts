@@ -32,6 +32,7 @@ export class Fold {
   readonly #transcript: Transcript;
   #fence = -1;
   #prefix = '';
+  #counted = false;
 
   constructor({ state, partial = false, messageLimit }: FoldOptions = {}) {
     this.#ledger = state ? Ledger.of(state) : new Ledger(partial);
@@ -52,6 +53,16 @@ export class Fold {
     return this.#ledger.partial;
   }
 
+  /** Whether the last entry counted: under its lane's fence, and for the first time. */
+  get counted(): boolean {
+    return this.#counted;
+  }
+
+  /** One message of those so far, by its id. */
+  message(id: string): Message | undefined {
+    return this.#transcript.message(id);
+  }
+
   isRunning(runId: string): boolean {
     return this.#ledger.runs.has(runId);
   }
@@ -60,11 +71,16 @@ export class Fold {
     return this.#ledger.queue.has(inputId);
   }
 
+  isScheduled(inputId: string): boolean {
+    return this.#ledger.scheduled.has(inputId);
+  }
+
   /** Folds one entry, of which the caller has checked the chain; returns what somebody may wait for, in order. */
   apply(entry: Entry): readonly Change[] {
     const isClaim = entry.off === null && entry.events.length === 1 && entry.events[0]?.type === OWNER;
     const claims = isClaim && entry.lane !== null;
-    if (!claims && !this.#admits(entry)) return NOTHING;
+    this.#counted = claims || this.#admits(entry);
+    if (!this.#counted) return NOTHING;
     if (entry.off !== null) {
       for (const event of entry.events) this.#transcript.apply(entry, event);
       return NOTHING;
@@ -137,7 +153,10 @@ export class Fold {
     const outcome = { kind: 'cancelled', reason: 'deleted' };
     this.#ledger = before.cleared();
     this.#ledger.changes.push(
-      ...Array.from(before.queue.keys(), (inputId): Change => ({ kind: 'dropped', inputId, code: 'deleted' })),
+      ...Array.from(
+        [...before.queue.keys(), ...before.scheduled.keys()],
+        (inputId): Change => ({ kind: 'dropped', inputId, code: 'deleted' }),
+      ),
       ...Array.from(before.runs.keys(), (runId): Change => ({ kind: 'ended', runId, outcome, rolledBack: false })),
       { kind: 'emptied' },
     );

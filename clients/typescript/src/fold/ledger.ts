@@ -3,10 +3,23 @@
  * replaced as a whole, so that a view of the state shares all that has not changed.
  */
 import { asObject, asString, type JsonObject, readAll } from '../json.js';
-import type { Actor, Approval, Call, Config, Handoff, Input, Lane, Run, State, Status, Vote } from '../model.js';
+import type {
+  Actor,
+  Approval,
+  Call,
+  Config,
+  Handoff,
+  Input,
+  Lane,
+  Run,
+  Scheduled,
+  State,
+  Status,
+  Vote,
+} from '../model.js';
 import type { Change } from './changes.js';
 import { configured, DEFAULT_CONFIG } from './config.js';
-import { readApproval, readCall, readHandoff, readInput, readLane, readRun, readVote } from './read.js';
+import { readApproval, readCall, readHandoff, readInput, readLane, readRun, readScheduled, readVote } from './read.js';
 
 export const MAIN = 'main';
 const MAX_REMEMBERED = 256;
@@ -34,6 +47,8 @@ export class Ledger {
   lanes = new Map<string, Lane>();
   runs = new Map<string, Run>();
   queue = new Map<string, Input>();
+  /** By their time, then by their place in the log. */
+  scheduled = new Map<string, Scheduled>();
   calls = new Map<string, Call>();
   approvals = new Map<string, Approval>();
   handoffs = new Map<string, Handoff>();
@@ -75,6 +90,10 @@ export class Ledger {
       ledger.queue.set(waiting.inputId, waiting);
       ledger.seen.add(waiting.inputId);
     }
+    for (const planned of readAll(raw['scheduled'], readScheduled)) {
+      ledger.plan(planned);
+      ledger.seen.add(planned.inputId);
+    }
     for (const call of readAll(raw['calls'], readCall)) ledger.addCall(call);
     for (const approval of readAll(raw['approvals'], readApproval)) ledger.addApproval(approval);
     for (const handoff of readAll(raw['handoffs'], readHandoff)) ledger.addHandoff(handoff);
@@ -102,6 +121,7 @@ export class Ledger {
       lanes: sharedObject(last?.lanes, this.lanes),
       runs: sharedList(last?.runs, this.runs),
       inputs: sharedList(last?.inputs, this.queue),
+      scheduled: sharedList(last?.scheduled, this.scheduled),
       calls: sharedList(last?.calls, this.calls),
       approvals: sharedList(last?.approvals, this.approvals),
       handoffs: sharedList(last?.handoffs, this.handoffs),
@@ -143,6 +163,11 @@ export class Ledger {
 
   waitingIn(lane: string): Input[] {
     return [...this.queue.values()].filter((waiting) => waiting.lane === lane);
+  }
+
+  plan(planned: Scheduled): void {
+    const every = [...this.scheduled.values(), planned].sort((one, other) => one.at - other.at || one.seq - other.seq);
+    this.scheduled = new Map(every.map((each) => [each.inputId, each]));
   }
 
   addRun(run: Run): void {

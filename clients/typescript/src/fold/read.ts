@@ -1,6 +1,19 @@
 /** The parts of the state, read from snapshots and from the events that begin them; null for what has no place there. */
-import { asCount, asInt, asObject, asString, asStrings, type JsonObject, readAll } from '../json.js';
-import type { Actor, Approval, Call, Cancel, Claim, Handoff, Input, Lane, Run, Vote } from '../model.js';
+import { asCount, asInt, asObject, asObjects, asString, asStrings, type JsonObject, readAll } from '../json.js';
+import type {
+  Actor,
+  Approval,
+  Attachment,
+  Call,
+  Cancel,
+  Claim,
+  Handoff,
+  Input,
+  Lane,
+  Run,
+  Scheduled,
+  Vote,
+} from '../model.js';
 
 export function readLane(raw: JsonObject): Lane | null {
   const fence = asCount(raw['fence']);
@@ -30,7 +43,7 @@ export function readRun(raw: JsonObject): Run | null {
   };
 }
 
-export function readInput(raw: JsonObject): Input | null {
+function readSaid(raw: JsonObject) {
   const inputId = asString(raw['inputId']);
   const content = asString(raw['content']);
   if (inputId === null || content === null) return null;
@@ -40,10 +53,27 @@ export function readInput(raw: JsonObject): Input | null {
     ts: asInt(raw['ts']) ?? 0,
     by: asObject<Actor>(raw['by']),
     content,
-    mode: asString(raw['mode']) || 'enqueue',
-    lane: asString(raw['lane']) || 'main',
-    parent: asString(raw['parent']),
+    ...readAttachments(raw),
   };
+}
+
+export function readInput(raw: JsonObject): Input | null {
+  const said = readSaid(raw);
+  const mode = asString(raw['mode']) || 'enqueue';
+  return said && { ...said, mode, lane: asString(raw['lane']) || 'main', parent: asString(raw['parent']) };
+}
+
+/** Of a snapshot, or of `input.scheduled` with what its entry says. */
+export function readScheduled(raw: JsonObject): Scheduled | null {
+  const said = readSaid(raw);
+  const at = asInt(raw['at']);
+  return said && at !== null ? { ...said, at, mode: asString(raw['mode']) } : null;
+}
+
+/** The attachments that an input or a message says it has, as a field of it; none where there are none. */
+export function readAttachments(raw: JsonObject): { attachments?: readonly Attachment[] } {
+  const attachments = asObjects(raw['attachments']) as unknown as readonly Attachment[];
+  return attachments.length ? { attachments } : {};
 }
 
 export function readClaim(raw: JsonObject, by: unknown = raw['by']): Claim | null {

@@ -6,6 +6,7 @@
  */
 import { asCount, asObject, asString, type JsonObject } from '../json.js';
 import type { Actor, Entry, Input, LogEvent, Message } from '../model.js';
+import { readAttachments } from './read.js';
 
 const COMPLETE = 'complete';
 
@@ -29,11 +30,12 @@ export function readMessage(raw: JsonObject): Message | null {
     ...(toolCallId !== null && { toolCallId }),
     ...(seq !== null && { seq }),
     ...(raw['rolledBack'] === true && { rolledBack: true }),
+    ...readAttachments(raw),
   };
 }
 
 /** The length of a text in Unicode code points. */
-function pointsIn(text: string): number {
+export function pointsIn(text: string): number {
   let points = text.length;
   for (let n = 1; n < text.length; n += 1) {
     // a low surrogate after a high one
@@ -102,6 +104,11 @@ export class Transcript {
     return this.#list;
   }
 
+  /** The message as it is now; undefined if there is none. */
+  message(id: string): Message | undefined {
+    return this.#drafts.get(id)?.message();
+  }
+
   /** Folds one event that counts. Messages of participants come by `addInput`. */
   apply(entry: Entry, event: LogEvent): void {
     if (entry.lane === null) return;
@@ -125,6 +132,8 @@ export class Transcript {
     switch (event.type) {
       case 'message.segment':
         return this.#segment(event);
+      case 'message.attached':
+        return this.#attached(entry, event);
       case 'TEXT_MESSAGE_START':
         return this.#add(entry, messageId, asString(event['role']) || 'assistant');
       case 'REASONING_MESSAGE_START':
@@ -183,8 +192,10 @@ export class Transcript {
   }
 
   /** An input enters the transcript, by its sender. */
-  addInput(seq: number, id: string, { by, content }: Input, place: Pick<Message, 'lane' | 'run' | 'role'>): void {
-    this.#keep({ id, role: place.role, by, lane: place.lane, run: place.run, ...NEW, seq }, content);
+  addInput(seq: number, id: string, source: Input, place: Pick<Message, 'lane' | 'run' | 'role'>): void {
+    const { by, content, attachments } = source;
+    const more = attachments && { attachments };
+    this.#keep({ id, role: place.role, by, lane: place.lane, run: place.run, ...NEW, seq, ...more }, content);
   }
 
   #add(entry: Entry, id: unknown, role: string, more: Extra = {}, text: string | null = null): void {
@@ -217,6 +228,14 @@ export class Transcript {
     const draft = this.#streamed(event['messageId']);
     if (!draft || event['final'] !== true) return;
     draft.reason = asString(event['reason']) || COMPLETE;
+    this.#touch(draft);
+  }
+
+  #attached({ lane }: Entry, event: LogEvent): void {
+    const draft = this.#drafts.get(event['messageId'] as string);
+    const { attachments: more } = readAttachments(event);
+    if (!draft || !more || draft.base.lane !== lane) return;
+    draft.base = { ...draft.base, attachments: [...(draft.base.attachments ?? []), ...more] };
     this.#touch(draft);
   }
 

@@ -12,12 +12,17 @@ import {
 import type { AntiphonClient } from '../client.js';
 import type { AntiphonError } from '../errors.js';
 import type { Sending } from '../following.js';
-import type { Approval, Handoff, Input, Message, State, Status } from '../model.js';
+import type { Approval, Handoff, Input, Message, Scheduled, State, Status } from '../model.js';
 import type { ConnectionStatus } from '../options.js';
 import type { Participant } from '../protocol.js';
 import type { Session } from '../session.js';
 import type { Tool } from '../tools.js';
+import type { SessionNotes } from './notes.js';
+import { type UsedSessions, type UseSessionsOptions, useSessionList } from './sessions.js';
 import { NOTHING_YET, storeOf } from './store.js';
+
+export { type CallNote, NO_NOTES, type RunNote, type SessionNotes } from './notes.js';
+export type { UsedSessions, UseSessionsOptions } from './sessions.js';
 
 const Context = createContext<AntiphonClient | null>(null);
 
@@ -47,6 +52,8 @@ export interface UsedSession {
   readonly status: Status;
   /** Inputs that wait their turn, next first, apart from the transcript. */
   readonly queue: readonly Input[];
+  /** Inputs that are sent later, next first. */
+  readonly scheduled: readonly Scheduled[];
   /** Inputs of this page that are not known to be stored yet. */
   readonly sending: readonly Sending[];
   readonly approvals: readonly Approval[];
@@ -55,6 +62,8 @@ export interface UsedSession {
   readonly people: readonly Participant[];
   /** The rest: lanes, runs, calls, config. */
   readonly state: State;
+  /** How runs and calls ended, as far as it was seen here. */
+  readonly notes: SessionNotes;
   readonly connection: ConnectionStatus;
   /** All that the log holds is shown: what comes now is live. */
   readonly isLive: boolean;
@@ -82,16 +91,16 @@ export interface UsedSession {
 export function useSession(name: string, { tools, watching = true }: UseSessionOptions = {}): UsedSession {
   const client = useAntiphon();
   const store = useMemo(() => storeOf(client, name, watching), [client, name, watching]);
-  const { view, connection } = useSyncExternalStore(store.subscribe, store.snapshot, () => NOTHING_YET);
+  const { view, notes, connection } = useSyncExternalStore(store.subscribe, store.snapshot, () => NOTHING_YET);
   useTools(store, tools);
   const actions = useMemo(() => actionsOf(() => store.session), [store]);
   return useMemo(() => {
     const { messages, sending, hasOlder, error, state, isCaughtUp: isLive, presence } = view;
-    const { status, inputs: queue, approvals, handoffs } = state;
+    const { status, inputs: queue, scheduled, approvals, handoffs } = state;
     const people = presence?.participants ?? [];
-    const shown = { messages, status, queue, sending, approvals, handoffs, people, state, isLive, hasOlder, error };
-    return { ...shown, connection, ...actions };
-  }, [view, connection, actions]);
+    const shown = { messages, status, queue, scheduled, sending, approvals, handoffs, people, state, isLive };
+    return { ...shown, hasOlder, error, notes, connection, ...actions };
+  }, [view, notes, connection, actions]);
 }
 
 /** The tools are declared while the component is mounted; their latest code is what is executed. */
@@ -130,6 +139,11 @@ function actionsOf(session: () => Session) {
       if (runId != null) await session().cancelRun(runId, mode && { mode });
     },
   };
+}
+
+/** The sessions that the user created or wrote to, asked for again now and then, and whenever `refresh` is called. */
+export function useSessions(options?: UseSessionsOptions): UsedSessions {
+  return useSessionList(useAntiphon(), options);
 }
 
 /** How the client's connection is doing. */

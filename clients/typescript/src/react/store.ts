@@ -7,14 +7,16 @@ import type { AntiphonClient } from '../client.js';
 import { EMPTY_VIEW, type SessionView } from '../following.js';
 import { type ConnectionStatus, IDLE } from '../options.js';
 import type { Session } from '../session.js';
+import { concerns, NO_NOTES, noted, type SessionNotes } from './notes.js';
 
 export interface Shown {
   readonly view: SessionView;
+  readonly notes: SessionNotes;
   readonly connection: ConnectionStatus;
 }
 
 /** What there is before anything has arrived, and on a server. */
-export const NOTHING_YET: Shown = { view: EMPTY_VIEW, connection: IDLE };
+export const NOTHING_YET: Shown = { view: EMPTY_VIEW, notes: NO_NOTES, connection: IDLE };
 
 /** A hidden tab draws no frames; it is kept up to date all the same, less often. */
 const HIDDEN_MS = 250;
@@ -33,6 +35,7 @@ function nextFrame(draw: () => void): () => void {
 export class SessionStore {
   #shown = NOTHING_YET;
   readonly #listeners = new Set<() => void>();
+  #notes = NO_NOTES;
   #session: Session | null = null;
   #end: (() => void) | null = null;
 
@@ -41,7 +44,7 @@ export class SessionStore {
     readonly name: string,
     readonly watching: boolean,
   ) {
-    if (client.has(name)) this.#shown = { view: client.session(name).view, connection: client.status };
+    if (client.has(name)) this.#shown = { view: client.session(name).view, notes: NO_NOTES, connection: client.status };
   }
 
   /** The session; a new one if the one before was closed meanwhile. */
@@ -84,7 +87,7 @@ export class SessionStore {
       endFrame();
       draw();
     };
-    const ends = [session.subscribe(changed), client.subscribe(changed), session.hold()];
+    const ends = [this.#note(session), session.subscribe(changed), client.subscribe(changed), session.hold()];
     globalThis.document?.addEventListener('visibilitychange', hidden);
     this.#end = () => {
       for (const end of ends) end();
@@ -94,10 +97,23 @@ export class SessionStore {
     this.#draw(session);
   }
 
+  /** Keeps notes of runs and calls, from now on; returns what ends that. */
+  #note(session: Session): () => void {
+    let before = session.state;
+    this.#notes = NO_NOTES;
+    return session.onFolded((entry, changes) => {
+      if (entry && !concerns(entry)) return;
+      this.#notes = entry ? noted(this.#notes, entry, changes, before, session.state) : NO_NOTES;
+      before = session.state;
+    });
+  }
+
   #draw({ view }: Session): void {
     const connection = this.client.status;
-    if (view === this.#shown.view && connection === this.#shown.connection) return;
-    this.#shown = { view, connection };
+    const notes = this.#notes;
+    const last = this.#shown;
+    if (view === last.view && notes === last.notes && connection === last.connection) return;
+    this.#shown = { view, notes, connection };
     for (const listener of [...this.#listeners]) listener();
   }
 }

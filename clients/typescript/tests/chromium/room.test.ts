@@ -41,9 +41,12 @@ async function bundled(react: string): Promise<string> {
   return outputFiles?.[0]?.text ?? '';
 }
 
+/** The pages of this test are not the gateways' own. */
+const OPEN = { cors_origins: '*' };
+
 beforeAll(async () => {
   [gateway, browser, apps['18'], apps['19']] = await Promise.all([
-    servers.gateway(),
+    servers.gateway(OPEN),
     chromium.launch({ executablePath: EXECUTABLE, args: ['--no-sandbox', '--disable-gpu'] }),
     bundled('18'),
     bundled('19'),
@@ -150,7 +153,7 @@ describe('React 19, with more to go wrong', () => {
   const react = '19';
 
   test('two people, one gateway that is killed, and a network that goes away, in the middle of an answer', async () => {
-    const dying = await servers.gateway();
+    const dying = await servers.gateway(OPEN);
     const line = new Line([dying, gateway]);
     const url = await line.listen();
     ends.push(() => line.close());

@@ -26,7 +26,7 @@ test('the quick start does what it says', async () => {
 });
 
 test('the examples type-check', async () => {
-  expect(examples.length).toBe(4);
+  expect(examples.length).toBe(7);
   for (const [n, { kind, code }] of examples.entries()) writeFileSync(`${PLACE}example-${n}.${kind}`, code);
   const extended = { extends: '../../tsconfig.json', include: ['*'], compilerOptions: { noEmit: true } };
   writeFileSync(`${PLACE}tsconfig.json`, JSON.stringify(extended));

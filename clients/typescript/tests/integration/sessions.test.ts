@@ -33,6 +33,19 @@ const TOKENS = 150;
 const ANSWER = Array.from({ length: TOKENS }, (_, n) => `t${n} `).join('');
 
 describe('sending', () => {
+  test('later: scheduled, taken back, and sent at its time', async () => {
+    const session = client().session(fresh());
+    const gone = await session.send('never', { afterMs: 3_600_000 });
+    const receipt = await session.send('hello there', { at: new Date(Date.now() + 2000) });
+    expect(gone).toMatchObject({ status: 'scheduled', position: null });
+    await until(() => session.state.scheduled.length === 2 || receipt.status !== 'scheduled');
+    await session.cancelInput(gone.inputId);
+    expect(await receipt.finished()).toMatchObject({ kind: 'success' });
+    expect(await gone.finished()).toMatchObject({ kind: 'cancelled' });
+    expect(session.messages.map(({ text }) => text)).toEqual(['hello there', 'hello there']);
+    expect(session.state.scheduled).toEqual([]);
+  });
+
   test('from sending to the end of the run', async () => {
     const session = client().session(fresh());
     const receipt = await session.send('hello there');

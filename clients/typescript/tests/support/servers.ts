@@ -16,8 +16,8 @@ export class Servers {
   readonly #lines: AsyncIterator<string>;
   #last: Promise<unknown> = Promise.resolve();
 
-  constructor() {
-    const command = ['-m', 'tests.support.served', 'default', 'picking', 'approving', 'desk'];
+  constructor(pools: readonly string[] = ['default', 'picking', 'approving', 'desk']) {
+    const command = ['-m', 'tests.support.served', ...pools];
     this.#process = spawn(`${REPOSITORY}.venv/bin/python`, command, {
       cwd: REPOSITORY,
       stdio: ['pipe', 'pipe', 'inherit'],
@@ -44,6 +44,16 @@ export class Servers {
 
   worker(agent = 'echo', pool = 'default'): Promise<Started> {
     return this.ask({ worker: agent, pool });
+  }
+
+  /** Several at once: gateways, and workers of these agents with their pools. */
+  async start(gateways: number, workers: readonly (readonly [agent: string, pool: string])[]): Promise<Started[]> {
+    const commands = [...Array(gateways).fill({ gateway: {} }), ...workers.map(([worker, pool]) => ({ worker, pool }))];
+    return (await this.ask<{ started: Started[] }>({ start: commands })).started;
+  }
+
+  async terminate(started: Started): Promise<void> {
+    await this.ask({ terminate: started.number });
   }
 
   async kill(started: Started): Promise<void> {

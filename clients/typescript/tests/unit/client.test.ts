@@ -163,6 +163,21 @@ describe('the connection', () => {
     await next.subscribed('mb1x9k:0');
   });
 
+  test('what had been on its way is no answer of a gateway that has fallen silent', async () => {
+    vi.useFakeTimers(ALL_TIMERS);
+    const made = client();
+    made.session('demo').follow();
+    const peer = await network.accept();
+    await peer.opened();
+    peer.answersPings = false;
+    await vi.advanceTimersByTimeAsync(25_000); // it is asked
+    expect(peer.all.filter(({ op }) => op === 'ping').length).toBe(1);
+    peer.send({ op: 'not.known' }); // it had been on its way
+    await vi.advanceTimersByTimeAsync(25_001);
+    expect(peer.closeCode).not.toBe(null);
+    await (await network.accept()).welcome();
+  });
+
   test('30 s without a network: what was sent meanwhile is sent once, and reading goes on', async () => {
     vi.useFakeTimers(ALL_TIMERS);
     const session = client({ random: Math.random }).session('demo');
@@ -304,7 +319,10 @@ describe('tokens', () => {
     expect(asked).toBe(2);
     await vi.waitFor(() => expect(peer.isQuiet).toBe(false));
     let command = await peer.receive();
-    while (command['op'] === 'ping') command = await peer.receive();
+    while (command['op'] === 'ping') {
+      peer.send({ op: 'pong', id: command['id'], ts: server() });
+      command = await peer.receive();
+    }
     expect(command).toMatchObject({ op: 'auth.refresh', token: 't2' });
     peer.ok(command, { token_expires_at: server() / 1000 + 60 });
     await vi.advanceTimersByTimeAsync(31_000);
@@ -489,6 +507,58 @@ describe('receipts', () => {
   });
 });
 
+describe('sending later', () => {
+  const at = 1_763_904_000_000;
+  const said = { inputId: 'i', content: 'later', at };
+  const participant = (seq: number, type: string) =>
+    entry(seq, seq - 1, [{ type, ...said }], { lane: undefined, id: `x${seq}` });
+  const read = async (limits: object = { scheduled_inputs: 64 }) => {
+    const session = client().session('demo');
+    session.follow();
+    const peer = await network.accept();
+    await peer.welcome('t1', { limits: { commands_per_second: 1000, commands_burst: 1000, ...limits } });
+    await peer.subscribed();
+    peer.send(snapshot(0), caughtUp(0));
+    return { session, peer };
+  };
+
+  test('the receipt moves on with the log', async () => {
+    const { session, peer } = await read();
+    const sending = session.send('later', { inputId: 'i', at: new Date(at) });
+    const command = await peer.expect('input.send', { at });
+    peer.ok(command, { inputId: 'i', runId: 'run_i', seq: 1, status: 'scheduled', at });
+    const receipt = await sending;
+    expect(receipt).toMatchObject({ status: 'scheduled', at, position: null });
+    peer.send(participant(1, 'input.scheduled'));
+    expect(session.view.sending).toEqual([]);
+    expect(session.state.scheduled).toMatchObject([said]);
+    peer.send(participant(2, 'input.sent'));
+    expect(receipt.status).toBe('queued');
+    expect(session.state).toMatchObject({ scheduled: [], inputs: [{ inputId: 'i', seq: 2 }] });
+    peer.send(started(3, 2), applied(4, 3), finished(5, 4));
+    expect(await receipt.finished()).toMatchObject({ kind: 'success' });
+  });
+
+  test('a snapshot that has it does not end it', async () => {
+    const { session, peer } = await read();
+    const sending = session.send('later', { inputId: 'i', afterMs: 1500 });
+    const command = await peer.expect('input.send', { delayMs: 1500 });
+    peer.ok(command, { inputId: 'i', runId: 'run_i', seq: 1, status: 'scheduled', at });
+    const receipt = await sending;
+    const scheduled = [{ ...said, seq: 1, ts: 1, by: null, mode: null }];
+    peer.send({ op: 'session.gap', session: 'demo', from: 0, to: 9 }, snapshot(9, { scheduled }), caughtUp(9));
+    expect(receipt.status).toBe('scheduled');
+    peer.send({ ...participant(10, 'input.cancel.requested'), prev: 9 });
+    expect(receipt.status).toBe('cancelled');
+  });
+
+  test('a gateway that would send it now is not asked', async () => {
+    const { session, peer } = await read({});
+    await expect(session.send('later', { afterMs: 1 })).rejects.toMatchObject({ code: 'not_supported' });
+    expect(peer.isQuiet).toBe(true);
+  });
+});
+
 describe('events', () => {
   test('are bounded: what does not fit is read again, and nothing is skipped', async () => {
     const session = client({ settings: { bufferEvents: 4 } }).session('demo');
@@ -667,5 +737,43 @@ describe('views', () => {
     expect(await last).toBe(false);
     expect(session.messages.map(({ id }) => id)).toEqual(['a', 'b', 'm1']);
     expect(session.view.hasOlder).toBe(false);
+  });
+});
+
+describe('marks', () => {
+  async function asked(): Promise<Peer> {
+    client().session('demo').follow();
+    const peer = await network.accept();
+    await peer.welcome();
+    const subscribe = await peer.expect('subscribe', { acks: true });
+    peer.ok(subscribe, { session: 'demo', epoch: 'e' });
+    peer.send(snapshot(), sent(1, 0, 'i'), { op: 'session.mark', session: 'demo', seq: 1 });
+    return peer;
+  }
+
+  test('a gateway that asks is told that an entry has been handled', async () => {
+    const peer = await asked();
+    peer.ok(await peer.expect('ack', { session: 'demo', seq: 1 }));
+  });
+
+  test('on a page, once it is on the screen; while nobody looks, not at all', async () => {
+    const frames: (() => void)[] = [];
+    const page = { visibilityState: 'visible' };
+    vi.stubGlobal('document', page);
+    vi.stubGlobal('requestAnimationFrame', (draw: () => void) => frames.push(draw));
+    try {
+      const peer = await asked();
+      await settle();
+      expect(peer.isQuiet).toBe(true);
+      page.visibilityState = 'hidden';
+      peer.send({ op: 'session.mark', session: 'demo', seq: 1 });
+      await settle();
+      expect(frames.length).toBe(1);
+      frames[0]?.();
+      peer.ok(await peer.expect('ack', { session: 'demo', seq: 1 }));
+      expect(peer.isQuiet).toBe(true);
+    } finally {
+      vi.unstubAllGlobals();
+    }
   });
 });

@@ -1,5 +1,5 @@
 /** The package as it is published. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 
 const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8');
@@ -9,7 +9,9 @@ test('it is ESM, needs nothing, and what is not used is left out', () => {
   expect(manifest).toMatchObject({
     type: 'module',
     sideEffects: false,
-    peerDependenciesMeta: { react: { optional: true } },
+    peerDependenciesMeta: Object.fromEntries(
+      Object.keys(manifest.peerDependencies).map((name) => [name, { optional: true }]),
+    ),
   });
   expect(manifest.dependencies).toBe(undefined);
 });
@@ -22,10 +24,17 @@ test('every entry is built, with its types', () => {
   }
 });
 
-test('only the React binding needs React, and nothing needs Node', () => {
-  for (const name of ['core.js', 'index.js', 'react/index.js', 'react/store.js']) {
+test('only bindings need something, and nothing needs Node or the AI SDK', () => {
+  const needs: Record<string, string[]> = {
+    'react/index.js': ['react'],
+    'react/sessions.js': ['react'],
+    'ai-sdk/react.js': ['react'],
+    'ag-ui/index.js': ['@ag-ui/client', 'rxjs'],
+  };
+  const files = readdirSync(new URL('../../dist/', import.meta.url), { recursive: true, encoding: 'utf8' });
+  for (const name of files.filter((file) => file.endsWith('.js'))) {
     const outside = [...read(`dist/${name}`).matchAll(/from '([^.'][^']*)'/g)].map(([, from]) => from);
-    expect(outside).toEqual(name === 'react/index.js' ? ['react'] : []);
+    expect(outside, name).toEqual(needs[name] ?? []);
   }
 });
 

@@ -4,9 +4,9 @@ import type { Ledger } from '../ledger.js';
 
 export const IMMEDIATE = 'immediate';
 
-/** Takes back an input that waits; otherwise nothing. */
+/** Takes back an input that waits, or is scheduled; otherwise nothing. */
 export function withdraw(ledger: Ledger, inputId: string | null, by: Actor | null, code: string): void {
-  if (inputId === null || !ledger.queue.delete(inputId)) return;
+  if (inputId === null || !(ledger.queue.delete(inputId) || ledger.scheduled.delete(inputId))) return;
   ledger.end(inputId, { by });
   ledger.changes.push({ kind: 'dropped', inputId, code });
 }

@@ -3,11 +3,15 @@ import { asString, asStrings } from '../../json.js';
 import type { Input, LogEvent, Mode } from '../../model.js';
 import { allowsMode, isMode, queueOf } from '../config.js';
 import { type Ledger, MAIN } from '../ledger.js';
+import { readAttachments, readScheduled } from '../read.js';
 import { stop, withdraw } from './cancelling.js';
 import { type Rule, sameSender } from './names.js';
 
 /** Inputs that a session may have in its life. It bounds the ids kept here, too. */
 const MAX_INPUTS = 50_000;
+
+const MAX_SCHEDULED = 64;
+const MAX_SCHEDULED_BYTES = 262_144;
 
 const isUrgent = (mode: string) => mode === 'interrupt' || mode === 'rollback';
 
@@ -46,12 +50,18 @@ const returned: Rule = (ledger, { seq, ts, by }, event) => {
 const sent: Rule = (ledger, { seq, ts, by }, event) => {
   const inputId = asString(event['inputId']);
   const content = asString(event['content']);
-  if (inputId === null || content === null || ledger.seen.has(inputId)) return;
+  if (inputId === null || content === null) return;
+  const planned = ledger.scheduled.get(inputId);
+  const isDue = planned !== undefined && planned.at === event['at'];
+  if (!isDue && ledger.seen.has(inputId)) return;
   const asked = isMode(event['mode']) ? event['mode'] : ledger.config.onBusy;
-  const coming = { inputId, seq, ts, by, content, mode: modeOf(ledger, asked), lane: MAIN, parent: null };
+  const mode = modeOf(ledger, asked);
+  const coming = { inputId, seq, ts, by, content, mode, lane: MAIN, parent: null, ...readAttachments(event) };
   const superseded = supersededBy(ledger, coming);
-  const code = refusal(ledger, coming, asked, superseded);
+  const code = refusal(ledger, coming, asked, superseded, !isDue);
+  if (isDue && (code === 'session_closed' || code === 'queue_full')) return; // it is tried again
   ledger.seen.add(inputId);
+  if (ledger.scheduled.delete(inputId)) ledger.changes.push({ kind: 'due', inputId });
   if (code) refuse(ledger, inputId, code);
   else take(ledger, coming, superseded);
 };
@@ -70,10 +80,10 @@ function supersededBy(ledger: Ledger, coming: Input): Input[] {
 }
 
 /** Rule 4: the code of the first reason to refuse. */
-function refusal(ledger: Ledger, { by }: Input, asked: Mode, superseded: Input[]): string | false {
-  const { config, closed } = ledger;
-  if (ledger.seen.size >= MAX_INPUTS) return 'session_full';
-  if (closed) return 'session_closed';
+function refusal(ledger: Ledger, { by }: Input, asked: Mode, superseded: Input[], isNew: boolean): string | false {
+  const { config } = ledger;
+  const code = refusalOfAny(ledger, isNew);
+  if (code) return code;
   if (ledger.humanIn(MAIN) !== undefined) return false;
   const isRunning = ledger.runIn(MAIN) !== undefined;
   const waiting = ledger.waitingIn(MAIN).filter((each) => !superseded.includes(each));
@@ -84,6 +94,29 @@ function refusal(ledger: Ledger, { by }: Input, asked: Mode, superseded: Input[]
   const cannot = asked === 'inject' && isRunning && !ledger.lanes.get(MAIN)?.can.includes('inject');
   return cannot && 'cannot_inject';
 }
+
+/** What keeps a session from taking inputs, now or later. */
+const refusalOfAny = ({ seen, closed }: Ledger, isNew: boolean) =>
+  isNew && seen.size >= MAX_INPUTS ? 'session_full' : closed && 'session_closed';
+
+/** Rule 20: an input that is sent later. */
+const scheduled: Rule = (ledger, { seq, ts, by }, event) => {
+  const planned = readScheduled({ ...event, seq, ts, by });
+  if (!planned || ledger.seen.has(planned.inputId)) return;
+  const all = [...ledger.scheduled.values(), planned];
+  const size = new TextEncoder().encode(all.map(({ content }) => content).join('')).length;
+  const isFull = all.length > MAX_SCHEDULED || size > MAX_SCHEDULED_BYTES;
+  const code = refusalOfAny(ledger, true) || (isFull && 'schedule_full');
+  ledger.seen.add(planned.inputId);
+  if (code) refuse(ledger, planned.inputId, code);
+  else ledger.plan(planned);
+};
+
+/** Rule 21: the agent takes it back. */
+const unscheduled: Rule = (ledger, entry, event) => {
+  const inputId = asString(event['inputId']) ?? '';
+  if (ledger.scheduled.has(inputId)) withdraw(ledger, inputId, entry.by, 'cancelled');
+};
 
 /** Rules 5 and 6. */
 function take(ledger: Ledger, coming: Input, superseded: Input[]): void {
@@ -166,6 +199,7 @@ const cancelRequested: Rule = (ledger, entry, event) =>
 
 export const OF_ANYBODY: { readonly [type: string]: Rule } = {
   'input.sent': sent,
+  'input.scheduled': scheduled,
   'input.cancel.requested': cancelRequested,
   'handoff.returned': returned,
 };
@@ -173,5 +207,7 @@ export const OF_ANYBODY: { readonly [type: string]: Rule } = {
 export const OF_OWNERS: { readonly [type: string]: Rule } = {
   'input.applied': applied,
   'input.failed': failed,
+  'input.scheduled': scheduled,
+  'input.unscheduled': unscheduled,
   'run.requested': requested,
 };
