@@ -12,6 +12,8 @@ from pathlib import Path
 
 DIRECTORY = Path(__file__).parent / "secrets"
 NODES = ("nats-1", "nats-2", "nats-3")
+ROLES = ("provisioner", "gateway", "worker", "webhooks", "observer")
+"""Users of NATS; what each may do is in nats/gateway.conf and so on."""
 
 
 def main(directory: Path) -> None:
@@ -20,18 +22,31 @@ def main(directory: Path) -> None:
     keep(directory / "jwt_secret", lambda: secrets.token_urlsafe(48))
     keep(directory / "grafana_password", lambda: secrets.token_urlsafe(24))
     # What one file of a pair says the other must know, so both are made or none.
-    password, route = secrets.token_hex(24), secrets.token_hex(24)
-    if not (directory / "antiphon.toml").exists():
-        servers = ",".join(f"nats://antiphon:{password}@{node}:4222" for node in NODES)
-        write(directory / "antiphon.toml", f'nats_url = "{servers}"\n')
-        write(directory / "nats_users.conf", users(password))
-    keep(directory / "nats_cluster.conf", lambda: cluster(route))
+    if not all((directory / f"nats_{role}.toml").exists() for role in ROLES):
+        passwords = {role: secrets.token_hex(24) for role in (*ROLES, "system")}
+        for role in ROLES:
+            write(directory / f"nats_{role}.toml", settings(role, passwords[role]))
+        write(directory / "nats_users.conf", users(passwords))
+    keep(directory / "nats_cluster.conf", lambda: cluster(secrets.token_hex(24)))
 
 
-def users(password: str) -> str:
-    """The one user of NATS. `live.>` is what the servers republish: nobody else may say something there."""
-    permissions = '{ publish: { deny: ["live.>"] } }'
-    return f'authorization {{ users: [ {{ user: antiphon, password: "{password}", permissions: {permissions} }} ] }}\n'
+def settings(role: str, password: str) -> str:
+    """How a process of that role comes to NATS."""
+    servers = ",".join(f"nats://{role}:{password}@{node}:4222" for node in NODES)
+    return f'nats_url = "{servers}"\nnats_inbox = "_INBOX_{role}"\n'
+
+
+def users(passwords: dict[str, str]) -> str:
+    """The users of NATS: one for each role, and `system`, who sees the servers and nothing of the log."""
+    lines = [
+        f'  {{ user: {role}, password: "{passwords[role]}", permissions {{ include {role}.conf }} }}\n'
+        for role in ROLES
+    ]
+    system = f'{{ user: system, password: "{passwords["system"]}" }}'
+    return (
+        f"authorization {{ users: [\n{''.join(lines)}] }}\n"
+        f"accounts {{ SYS {{ users: [ {system} ] }} }}\nsystem_account: SYS\n"
+    )
 
 
 def cluster(password: str) -> str:

@@ -72,6 +72,17 @@ annotations:
 {{- end -}}
 {{- end -}}
 
+{{/* The label of a worker's version: `root`, `c`. */}}
+{{- define "antiphon.workerVersion" -}}
+{{- if .c.version -}}
+{{- .c.version -}}
+{{- else if .c.image.digest -}}
+{{- .c.image.digest | trimPrefix "sha256:" | trunc 12 -}}
+{{- else -}}
+{{- .c.image.tag | default .root.Values.image.tag | default .root.Chart.AppVersion -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The name of a component's ServiceAccount: `root`, `account` (its values), `name`. */}}
 {{- define "antiphon.serviceAccountName" -}}
 {{- if .account.create -}}

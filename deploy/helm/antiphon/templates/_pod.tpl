@@ -13,6 +13,11 @@ What all Pods have in common: how they reach NATS, and how they are confined.
 {{- end -}}
 {{- end -}}
 
+{{/* What a part is to NATS: docs/SECURITY-NATS.md. */}}
+{{- define "antiphon.natsRole" -}}
+{{- if eq .component "topology" }}provisioner{{ else }}{{ .component }}{{ end -}}
+{{- end -}}
+
 {{- define "antiphon.sharedEnv" -}}
 {{- $connection := .root.Values.connection -}}
 - name: ANTIPHON_NATS_URL
@@ -23,7 +28,15 @@ What all Pods have in common: how they reach NATS, and how they are confined.
   value: {{ tpl $connection.url .root | quote }}
   {{- end }}
 {{- $secret := include "antiphon.natsSecret" . | fromJson }}
-{{- if $secret.name }}
+{{- if $connection.users.secretName }}
+{{- $role := include "antiphon.natsRole" . }}
+- name: ANTIPHON_NATS_USER
+  value: {{ $role }}
+- name: ANTIPHON_NATS_PASSWORD_FILE
+  value: /etc/antiphon/nats-password/{{ $role }}
+- name: ANTIPHON_NATS_INBOX
+  value: _INBOX_{{ $role }}
+{{- else if $secret.name }}
 - name: ANTIPHON_NATS_CREDENTIALS
   value: /etc/antiphon/nats-credentials/{{ $secret.key }}
 {{- end }}
@@ -48,7 +61,9 @@ What all Pods have in common: how they reach NATS, and how they are confined.
 
 {{- define "antiphon.sharedMounts" -}}
 - {name: tmp, mountPath: /tmp}
-{{- if (include "antiphon.natsSecret" . | fromJson).name }}
+{{- if .root.Values.connection.users.secretName }}
+- {name: nats-password, mountPath: /etc/antiphon/nats-password, readOnly: true}
+{{- else if (include "antiphon.natsSecret" . | fromJson).name }}
 - {name: nats-credentials, mountPath: /etc/antiphon/nats-credentials, readOnly: true}
 {{- end }}
 {{- with .root.Values.connection.tls }}
@@ -69,7 +84,13 @@ What all Pods have in common: how they reach NATS, and how they are confined.
 - name: tmp
   emptyDir: {sizeLimit: {{ .root.Values.tmpSize }}}
 {{- $secret := include "antiphon.natsSecret" . | fromJson }}
-{{- if $secret.name }}
+{{- if .root.Values.connection.users.secretName }}
+- name: nats-password
+  secret:
+    secretName: {{ .root.Values.connection.users.secretName }}
+    defaultMode: 0440
+    items: [{key: {{ include "antiphon.natsRole" . }}, path: {{ include "antiphon.natsRole" . }}}]
+{{- else if $secret.name }}
 - name: nats-credentials
   secret:
     secretName: {{ $secret.name }}

@@ -4,6 +4,9 @@
 {{- include "antiphon.validateAuth" . -}}
 {{- include "antiphon.validateGateway" . -}}
 {{- include "antiphon.validateWorkers" . -}}
+{{- if and .Values.webhooks.enabled (not .Values.webhooks.endpoints.secretName) -}}
+{{- fail "\n\nwebhooks.endpoints.secretName: name the Secret with the file of endpoints (docs/WEBHOOKS.md)\n" -}}
+{{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
 {{- fail "\n\ningress.hosts: name the hosts that clients connect to\n" -}}
 {{- end -}}
@@ -45,8 +48,9 @@
 {{- if and $public (not .publicKeys.keys) -}}
 {{- fail "\n\nauth.publicKeys.keys: name the keys that hold PEM files, e.g. [token.pem]\n" -}}
 {{- end -}}
-{{- if not (or $public .jwtSecret.name) -}}
-{{- fail "\n\nauth: a gateway does not start without a key to check tokens with; name a Secret in auth.jwtSecret.name, or public keys in auth.publicKeys\n" -}}
+{{- $published := or (index $.Values.settings "ANTIPHON_JWKS") (index $.Values.gateway.settings "ANTIPHON_JWKS") -}}
+{{- if not (or $public .jwtSecret.name $published) -}}
+{{- fail "\n\nauth: a gateway does not start without a key to check tokens with; name a Secret in auth.jwtSecret.name, public keys in auth.publicKeys, or key sets in gateway.settings.ANTIPHON_JWKS\n" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
