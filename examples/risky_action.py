@@ -41,7 +41,8 @@ async def answer(ctx: SessionContext) -> None:
     args = decision.payload or {"files": files}
     result = await ctx.tool("delete_files", args, delete_files, idempotent=True)
     by = ", ".join(person.name or person.id for person in decision.by)
-    await ctx.text(f"Deleted {', '.join(result['deleted'])}; allowed by {by}.")
+    answer = f"Deleted {', '.join(result['deleted'])}; allowed by {by}."
+    await ctx.text(answer[len(ctx.said) :])  # after a crash, what nobody has seen yet
 
 
 agent = Agent("risky-action", answer)

@@ -2,7 +2,7 @@
 
 Prints one line for each with its figure, as they end. Most of them wait more than they work, so a few run at once;
 those whose figures are times, or that take all cores, then run alone. The exit code is 0 if all were seen, 1 if one was
-not, 2 if a number names no test. What pytest said is printed for those that failed.
+not, 2 if a number names no test. What pytest said is printed for those that failed, and their lines once more at the end.
 """
 
 from __future__ import annotations
@@ -32,19 +32,23 @@ def main(numbers: Sequence[str]) -> int:
         return 2
     together = [known[number] for number in wanted if number not in ALONE]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        seen = list(pool.map(_show, together))
-    seen += [_show(known[number]) for number in wanted if number in ALONE]
-    return 0 if all(seen) else 1
+        failed = list(pool.map(_show, together))
+    failed += [_show(known[number]) for number in wanted if number in ALONE]
+    not_seen = [line for line in failed if line]
+    print(*not_seen, sep="\n", end="\n" if not_seen else "", file=sys.stderr, flush=True)
+    return 1 if not_seen else 0
 
 
-def _show(path: Path) -> bool:
-    """Runs the tests of one behaviour and prints what came of it."""
+def _show(path: Path) -> str:
+    """Runs the tests of one behaviour and prints what came of it; returns the line if it failed, else nothing."""
     begin = time.monotonic()
     outcome, said = _run(path)
-    print(outcome.line(number_of(path), time.monotonic() - begin), flush=True)
-    if not outcome.ok:
-        print(said, file=sys.stderr, flush=True)
-    return outcome.ok
+    line = outcome.line(number_of(path), time.monotonic() - begin)
+    print(line, flush=True)
+    if outcome.ok:
+        return ""
+    print(said, file=sys.stderr, flush=True)
+    return line
 
 
 def _run(path: Path) -> tuple[Outcome, str]:

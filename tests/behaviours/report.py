@@ -10,7 +10,7 @@ from pathlib import Path
 FIGURE = "figure"
 """The property under which a test leaves what it has seen."""
 
-ALONE = frozenset({"B03", "B09", "B11", "B13", "B21", "B28"})
+ALONE = frozenset({"B03", "B06", "B08", "B09", "B11", "B13", "B21", "B27", "B28", "B29"})
 """Behaviours whose figures are times, or that take all cores: beside others they would say little."""
 
 _FILE = re.compile(r"test_b(\d\d)_\w+\.py")

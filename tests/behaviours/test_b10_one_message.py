@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.checkpoint import decode_checkpoint
+from broker.checkpoint import checkpoint_of
 from broker.events import Entry, InputSent, Participant
 from broker.jetstream.log import JetStreamLog
 from broker.state import FATES_KEPT
@@ -25,7 +25,12 @@ SESSION = "once"
 LATER = FATES_KEPT + 6
 BATCH = 8
 WINDOW_S = 1.0
-FAST = {"commands_per_second": "10000", "commands_burst": "10000"}
+FAST = {
+    "commands_per_second": "10000",
+    "commands_burst": "10000",
+    "inputs_per_second": "10000",
+    "inputs_burst": "10000",
+}
 
 
 async def test_sent_at_once_through_two_gateways(stack: Stack, figure: Figure) -> None:
@@ -144,7 +149,7 @@ async def _only_hashes_know(stack: Stack, input_id: str) -> None:
     """A checkpoint stands behind the input, and its fate is no longer in the state."""
     async with stack.log() as log, asyncio.timeout(WAIT_S):
         while True:
-            state = decode_checkpoint(await log.read_checkpoint(log.subjects(SESSION))).state
+            state = checkpoint_of(await log.read_checkpoint(log.subjects(SESSION))).state
             if input_id in state.seen:
                 break
             await asyncio.sleep(0.05)

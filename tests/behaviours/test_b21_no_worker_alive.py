@@ -23,7 +23,12 @@ INPUTS_PER_SESSION = 10
 SENDERS = 16
 GATEWAYS = 2
 WORKERS = 2
-UNLIMITED = {"commands_per_second": "100000", "commands_burst": "100000"}
+UNLIMITED = {
+    "commands_per_second": "100000",
+    "commands_burst": "100000",
+    "inputs_per_second": "100000",
+    "inputs_burst": "100000",
+}
 
 
 @pytest.mark.timeout(240)

@@ -36,19 +36,24 @@ async def patient(tmp_path: Path, nats_server: NatsNode) -> Stack:
 
 
 @pytest.mark.timeout(180)
-async def test_all_workers_are_replaced_under_load(patient: Stack, figure: Figure, seed: int) -> None:
+@pytest.mark.parametrize("pools", [("default",), ("default", "night")], ids=["one pool", "two pools in each worker"])
+async def test_all_workers_are_replaced_under_load(
+    patient: Stack, figure: Figure, seed: int, pools: tuple[str, ...]
+) -> None:
     """Runs end within the grace: none is cut, none moves, and a worker that leaves starts none."""
+    patient.env = {"POOLS": ",".join(pools)}
     async with patient as stack:
         (gateway,) = await stack.start(1, workers=0)
-        workers = [await _hire(stack, worker_drain_s="60") for _ in range(WORKERS)]
+        workers = [await _hire(stack, pools, worker_drain_s="60") for _ in range(WORKERS)]
         names = [f"shift-{i}" for i in range(SESSIONS)]
+        await _spread(gateway, stack.token(), names, pools)
         balancer = Balancer([gateway.url])
         herd = Herd.of(names, 1, f"stream {TOKENS} tokens at {RATE}/s", stack.token, balancer.choose, seed)
         took: list[float] = []
         async with balancer.looking(), herd.living():
             for old in workers:
                 await _at_work(old)
-                fresh = await _hire(stack, worker_drain_s="60")
+                fresh = await _hire(stack, pools, worker_drain_s="60")
                 took.append(await _leave(old))
                 await _at_work(fresh)
         found = await _ends(stack, names)
@@ -61,7 +66,7 @@ async def test_all_workers_are_replaced_under_load(patient: Stack, figure: Figur
         for old in workers:
             assert not await _started_after_draining(stack, old)
     figure(
-        f"{WORKERS} workers replaced one after another under {SESSIONS} sessions: {said} inputs, each applied once, "
+        f"{WORKERS} workers, each of {len(pools)} pool(s), replaced one after another under {SESSIONS} sessions: {said} inputs, each applied once, "
         f"0 runs cut, 0 taken over, texts identical; a worker was gone after {max(took):.1f} s at most, seed {seed}"
     )
 
@@ -109,8 +114,18 @@ async def test_what_does_not_end_within_the_grace_is_handed_over_at_once(patient
     )
 
 
-async def _hire(stack: Stack, **env: str) -> Process:
-    return await stack.worker(concurrency=str(SESSIONS), **env)
+async def _hire(stack: Stack, pools: tuple[str, ...] = ("default",), **env: str) -> Process:
+    if len(pools) == 1:
+        return await stack.worker(concurrency=str(SESSIONS), **env)
+    agents = [word for pool in pools for word in ("--agent", f"{pool}=echo")]
+    return await stack.start_worker(agents, concurrency=str(SESSIONS), **env)
+
+
+async def _spread(gateway: Process, token: str, names: list[str], pools: tuple[str, ...]) -> None:
+    """Has the sessions served by all pools in turn."""
+    async with await Wire.open(gateway.url, token) as wire:
+        for number, name in enumerate(names):
+            await wire.command("session.create", session=name, config={"pool": pools[number % len(pools)]})
 
 
 async def _at_work(worker: Process, lanes: int = 1) -> None:

@@ -1,7 +1,7 @@
 """A scripted peer: enough of docs/PROTOCOL.md, in memory, for the page to talk to.
 
-It stands in for `antiphon dev` where a test needs a server that misbehaves on command (a gap, a
-hole in the chain, a close code). Its agent answers `stream N tokens at R/s` with N tokens at that
+It stands in for a gateway where a test needs a server that misbehaves on command (a gap, a hole in
+the chain, a close code, a refusal). Its agent answers `stream N tokens at R/s` with N tokens at that
 rate, and anything else with the same text.
 """
 
@@ -17,13 +17,13 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from tests.browser.commands import SessionCommands
+from tests.browser.proxy import Target
 
 Json = dict[str, Any]
 
 WEB = Path(__file__).parents[2] / "gateway" / "web"
 CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
 USERS = {"token-user-a": {"id": "user-a", "name": "User A"}, "token-user-b": {"id": "user-b", "name": "User B"}}
@@ -56,8 +56,6 @@ class Log:
     listeners: set["Client"] = field(default_factory=set)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     participants: list[Json] = field(default_factory=list)
-    can: list[str] = field(default_factory=list)
-    human: str | None = None
     as_of: int = 0
     fence: int = 0
     writes: int = 0
@@ -84,7 +82,7 @@ class Log:
 
     def claim(self) -> None:
         """The lane is the agent's from here on."""
-        event = {"type": "session.owner", "lane": "main", "kind": "agent", "id": "w", "can": self.can}
+        event = {"type": "session.owner", "lane": "main", "kind": "agent", "id": "w"}
         self.fence = self.append([event], lane="main", id="0-0")
 
     def begin(self, run: str) -> None:
@@ -136,14 +134,18 @@ def message(ident: str, role: str, text: str, seq: int, by: Json | None) -> Json
     return fields | {"by": {"kind": kind} | (by or {}), "status": "done", "reason": None}
 
 
-class Client(SessionCommands):
+class Client:
     """One WebSocket of the page."""
 
     def __init__(self, peer: "Peer", socket: web.WebSocketResponse) -> None:
         self.peer = peer
         self.socket = socket
-        super().__init__()
+        self.user: Json = {}
         self._outbox: asyncio.Queue[str] = asyncio.Queue(MAX_OUTBOX_FRAMES)
+
+    @property
+    def by(self) -> Json:
+        return {"kind": "user"} | self.user
 
     def send(self, frame: Json) -> None:
         self._outbox.put_nowait(json.dumps(frame))
@@ -179,6 +181,8 @@ class Client(SessionCommands):
 
     def on_hello(self, command: Json) -> Json:
         if command["token"] not in USERS:
+            closing = self.socket.close(code=4401, message=b'{"code":"unauthorized"}')
+            self.peer.tasks.create_task(closing)
             return {"op": "error", "code": "unauthorized", "message": "no", "retryable": False}
         self.user = USERS[command["token"]]
         limits = {"frame_bytes": 131072, "input_bytes": 65536}
@@ -215,33 +219,31 @@ class Client(SessionCommands):
     def on_ack(self, command: Json) -> Json:
         return {}
 
+    def on_presence_set(self, command: Json) -> Json:
+        return {}
+
+    def on_session_list(self, command: Json) -> Json:
+        """Every session that there is a log of."""
+        sessions = [{"session": name, "title": None, "status": "idle", "updatedAt": 1} for name in self.peer.logs]
+        return {"sessions": sessions, "after": None}
+
+    def on_approval_respond(self, command: Json) -> Json:
+        """Counts, unless it is refused on purpose (`Peer.refusals`)."""
+        given = {name: command[name] for name in ("approvalId", "option", "payload") if name in command}
+        log = self.peer.log(command["session"])
+        log.append([{"type": "approval.responded"} | given], by=self.by, id=f"respond:{command['id']}")
+        return {"approvalId": command["approvalId"], "status": "resolved", "decision": command["option"], "votes": 1}
+
     def on_input_send(self, command: Json) -> Json:
         log, ident = self.peer.log(command["session"]), command["inputId"]
         duplicate = ident in log.seen
         if not duplicate:
             given = {key: command[key] for key in ("inputId", "content", "mode") if key in command}
             log.seen[ident] = log.append([{"type": "input.sent"} | given], by=self.by, id=ident)
-            if log.human is None:
-                self.enqueue(log, given | {"by": self.by})
+            log.queue.append(given | {"by": self.by})
+            log.wake.set()
         queued = {"status": "queued", "position": 1, "duplicate": duplicate}
         return {"inputId": ident, "runId": "run_" + ident, "seq": log.seen[ident]} | queued
-
-    def enqueue(self, log: Log, given: Json) -> None:
-        if given.get("mode") == "interrupt":
-            log.queue.insert(0, given)
-            if log.running is not None:
-                log.cancelled.add(log.running)
-        else:
-            log.queue.append(given)
-        log.wake.set()
-
-    def on_input_cancel(self, command: Json) -> Json:
-        log, ident = self.peer.log(command["session"]), command["inputId"]
-        if not any(waiting["inputId"] == ident for waiting in log.queue):
-            return {"op": "error", "code": "input_already_applied", "message": "late", "retryable": False}
-        log.queue = [waiting for waiting in log.queue if waiting["inputId"] != ident]
-        log.append([{"type": "input.cancel.requested", "inputId": ident}], by=self.by)
-        return {"inputId": ident, "status": "cancelled"}
 
     def on_run_cancel(self, command: Json) -> Json:
         log, run = self.peer.log(command["session"]), command["runId"]
@@ -339,14 +341,14 @@ class Peer:
 
 
 @asynccontextmanager
-async def running_peer() -> AsyncIterator[tuple[Peer, int]]:
-    """A peer on loopback, with its port."""
+async def running_peer() -> AsyncIterator[tuple[Peer, Target]]:
+    """A peer on loopback, and where it listens."""
     async with asyncio.TaskGroup() as tasks:
         peer = Peer(tasks)
         app = web.Application()
         routes = [
             web.get("/", peer.page),
-            web.get(r"/web/{name:[\w./]+}", peer.page),
+            web.get(r"/web/{name:[\w./-]+}", peer.page),
             web.get("/v1/connect", peer.connect),
         ]
         app.add_routes(routes)
@@ -355,7 +357,7 @@ async def running_peer() -> AsyncIterator[tuple[Peer, int]]:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         try:
-            yield peer, runner.addresses[0][1]
+            yield peer, ("127.0.0.1", runner.addresses[0][1])
         finally:
             await runner.cleanup()
             for agent in peer.agents:

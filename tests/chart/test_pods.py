@@ -9,10 +9,12 @@ import pytest
 import yaml
 
 from antiphon.settings_table import OTHERS, SECTIONS
+from broker.permissions import inbox_of
 from tests.chart.rendering import CASES, ROOT, Object, case, container, env, render, selected
 
 cases = pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 DIGESTS = "sha256:[0-9a-f]{64}"
+_OF_A_USER = ("_NATS_USER", "_NATS_PASSWORD_FILE", "_NATS_INBOX")
 
 
 def settings_that_exist() -> set[str]:
@@ -46,9 +48,24 @@ def test_the_table_of_settings_names_them() -> None:
 @cases
 def test_all_parts_agree(path: Path) -> None:
     told = [env(template) for template in render(path).pods()]
-    for name in {name for each in told for name in each} - {"ANTIPHON_POOLS", "ANTIPHON_POOL", "ANTIPHON_CONCURRENCY"}:
+    own = {"ANTIPHON_POOLS", "ANTIPHON_POOL", "ANTIPHON_CONCURRENCY", "ANTIPHON_WORKER_VERSION"}
+    for name in {name for each in told for name in each} - own:
         values = {each[name] for each in told if name in each}
-        assert len(values) == 1 or name.endswith(("_GRACE_S", "_DRAIN_S", "_CREDENTIALS")), name
+        assert len(values) == 1 or name.endswith(("_GRACE_S", "_DRAIN_S", "_CREDENTIALS", *_OF_A_USER)), name
+
+
+def test_each_part_comes_to_nats_as_its_role() -> None:
+    """And has the password of that one alone."""
+    templates = case("nats-users").pods()
+    for component, role in (("gateway", "gateway"), ("worker", "worker"), ("topology", "provisioner")):
+        [template] = of_component(templates, component)
+        told = env(template)
+        assert (told["ANTIPHON_NATS_USER"], told["ANTIPHON_NATS_INBOX"]) == (role, inbox_of(role))
+        [volume] = [v for v in template["spec"]["volumes"] if v["name"] == "nats-password"]
+        assert volume["secret"]["secretName"] == "antiphon-nats"
+        assert volume["secret"]["items"] == [{"key": role, "path": role}]
+        [mount] = [m for m in container(template)["volumeMounts"] if m["name"] == "nats-password"]
+        assert told["ANTIPHON_NATS_PASSWORD_FILE"] == f"{mount['mountPath']}/{role}"
 
 
 @cases
@@ -116,6 +133,20 @@ def test_images_by_tag_and_by_digest() -> None:
     }
 
 
+def test_a_worker_names_the_version_of_its_image() -> None:
+    told = {}
+    for name in ("minimal", "production", "keda"):
+        template = of_component(case(name).pods(), "worker")[0]
+        told[name] = env(template)["ANTIPHON_WORKER_VERSION"]
+    assert told == {"minimal": "0.1.0", "production": "2026-11-20", "keda": "fedcba987654"}
+    two = 'workers=[{"name":"a","agent":"echo"},{"name":"b","pool":"a","agent":"echo","image":{"tag":"2"},"version":"two"}]'
+    workers = of_component(case("minimal", two).pods(), "worker")
+    assert [(env(each)["ANTIPHON_POOL"], env(each)["ANTIPHON_WORKER_VERSION"]) for each in workers] == [
+        ("a", "0.1.0"),
+        ("a", "two"),
+    ]
+
+
 @cases
 def test_ports_and_probes_are_where_the_process_listens(path: Path) -> None:
     for template in render(path).pods():
@@ -125,7 +156,8 @@ def test_ports_and_probes_are_where_the_process_listens(path: Path) -> None:
             assert not any(key.endswith("Probe") for key in ours)
             continue
         [port] = ours["ports"]
-        assert str(port["containerPort"]) == told["ANTIPHON_PORT" if component == "gateway" else "ANTIPHON_WORKER_PORT"]
+        variables = {"gateway": "ANTIPHON_PORT", "worker": "ANTIPHON_WORKER_PORT", "webhooks": "ANTIPHON_WEBHOOK_PORT"}
+        assert str(port["containerPort"]) == told[variables[component]]
         probes = {key: probe["httpGet"] for key, probe in ours.items() if key.endswith("Probe")}
         assert {get["port"] for get in probes.values()} == {port["name"]}
         assert probes["livenessProbe"]["path"] == probes["startupProbe"]["path"] == "/healthz"
@@ -141,7 +173,12 @@ def test_a_gateway_listens_for_others() -> None:
 def test_what_runs() -> None:
     templates = case("production").pods()
     words = {t["metadata"]["labels"]["app.kubernetes.io/component"]: container(t).get("args") for t in templates}
-    assert words == {"gateway": None, "worker": ["our_agents:assistant"], "topology": ["topology", "apply"]}
+    assert words == {
+        "gateway": None,
+        "worker": ["our_agents:assistant"],
+        "webhooks": ["webhooks"],
+        "topology": ["topology", "apply"],
+    }
 
 
 # --- leaving ---------------------------------------------------------------------------------------------------------
@@ -274,7 +311,23 @@ def test_each_part_has_its_own_credentials() -> None:
         for volume in template["spec"]["volumes"]
         if volume["name"] == "nats-credentials"
     }
-    assert secrets == {"gateway": "nats-gateway", "worker": "nats-worker", "topology": "nats-provisioner"}
+    assert secrets == {
+        "gateway": "nats-gateway",
+        "worker": "nats-worker",
+        "webhooks": "nats-webhooks",
+        "topology": "nats-provisioner",
+    }
+
+
+def test_the_file_of_endpoints_is_where_it_is_looked_for() -> None:
+    [webhooks] = of_component(case("production").pods(), "webhooks")
+    [volume] = [volume for volume in webhooks["spec"]["volumes"] if volume["name"] == "webhooks"]
+    [mount] = [mount for mount in container(webhooks)["volumeMounts"] if mount["name"] == "webhooks"]
+    assert volume["secret"]["secretName"] == "hooks"
+    # A file that is mounted by itself (`subPath`) would never change.
+    assert mount == {"name": "webhooks", "mountPath": "/etc/antiphon/webhooks", "readOnly": True}
+    assert env(webhooks)["ANTIPHON_WEBHOOK_FILE"] == "/etc/antiphon/webhooks/hooks.toml"
+    assert not of_component(case("minimal").pods(), "webhooks")
 
 
 def test_a_url_with_a_password_stays_in_its_secret() -> None:
@@ -303,7 +356,7 @@ def test_selectors_select_their_pods_and_no_others(path: Path) -> None:
             wanted = found["metadata"]["labels"]
             expected = wanted["app.kubernetes.io/component"] + wanted.get("antiphon-worker", "")
             if kind == "PodMonitor":
-                assert chosen == {name for name in labels if name.startswith("worker")}
+                assert chosen == {name for name in labels if name.startswith(wanted["app.kubernetes.io/component"])}
             else:
                 assert chosen == {expected}
     service = rendered.one("Service")

@@ -19,7 +19,7 @@ from tests.support.nats import NatsNode, free_ports
 
 cases = pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 WAIT_S = 20.0
-COMMANDS = {"gateway": ["gateway"], "worker": ["worker"], "topology": []}
+COMMANDS: dict[str, list[str]] = {"gateway": ["gateway"], "worker": ["worker"], "webhooks": [], "topology": []}
 """What the images' entry points add to the arguments."""
 
 
@@ -57,31 +57,38 @@ async def test_they_start_answer_their_probes_and_leave_within_their_grace(
 ) -> None:
     drain = 'gateway.drain={"preStopSeconds":0,"delaySeconds":1,"seconds":1,"perSecond":50}'
     workers = 'workers=[{"name":"default","agent":"echo","drainSeconds":1,"cancelGraceSeconds":1}]'
+    webhooks = 'webhooks={"enabled":true,"endpoints":{"secretName":"hooks"}}'
     pods = {
         template["metadata"]["labels"]["app.kubernetes.io/component"]: template
-        for template in case("minimal", drain, workers).pods()
+        for template in case("minimal", drain, workers, webhooks).pods()
     }
     (tmp_path / "jwt-secret").mkdir()
     (tmp_path / "jwt-secret/jwt-secret").write_text("0123456789abcdef" * 4)
-    http, metrics = free_ports(2)
+    (tmp_path / "webhooks").mkdir()
+    (tmp_path / "webhooks/hooks.toml").write_text("")
+    http, metrics, hooks = free_ports(3)
     topology = await started(pods["topology"], tmp_path, ANTIPHON_NATS_URL=nats_server.url)
     out, err = await asyncio.wait_for(topology.communicate(), WAIT_S)
     assert topology.returncode == 0, err.decode()
     assert b"the topology is as it must be" in out
 
-    ports = {"gateway": {"ANTIPHON_PORT": str(http)}, "worker": {"ANTIPHON_WORKER_PORT": str(metrics)}}
+    ports = {
+        "gateway": {"ANTIPHON_PORT": str(http)},
+        "worker": {"ANTIPHON_WORKER_PORT": str(metrics)},
+        "webhooks": {"ANTIPHON_WEBHOOK_PORT": str(hooks)},
+    }
     running = {
         name: await started(pods[name], tmp_path, ANTIPHON_NATS_URL=nats_server.url, **instead)
         for name, instead in ports.items()
     }
     try:
-        for name, port in (("gateway", http), ("worker", metrics)):
+        for name, port in (("gateway", http), ("worker", metrics), ("webhooks", hooks)):
             for kind in ("startup", "liveness", "readiness"):
                 path = container(pods[name])[f"{kind}Probe"]["httpGet"]["path"]
                 assert await answer(f"http://127.0.0.1:{port}{path}") == 200, (name, path)
         for name, process in running.items():
             process.send_signal(signal.SIGTERM)
-            grace = pods[name]["spec"]["terminationGracePeriodSeconds"]
+            grace = pods[name]["spec"].get("terminationGracePeriodSeconds", 30)
             _, err = await asyncio.wait_for(process.communicate(), grace)
             assert process.returncode == 0, err.decode()
     finally:

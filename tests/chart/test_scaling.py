@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import yaml
 
 from agent_worker.metrics import WorkerMetrics
 from broker.jetstream.topology import WORK_STREAM, pool_consumer
+from broker.queues import Layout
 from gateway.metrics import GatewayMetrics
-from tests.chart.rendering import CASES, ROOT, Object, case, env, render
+from tests.chart.rendering import CASES, ROOT, Object, Refused, case, env, render
 
 cases = pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 
@@ -78,15 +80,25 @@ def test_keda_scales_by_prometheus() -> None:
 
 def test_keda_scales_by_the_stream_itself_and_down_to_nothing() -> None:
     scaler = case("keda").one("ScaledObject", "chat-antiphon-worker-critic")["spec"]
-    [trigger] = scaler["triggers"]
-    assert trigger["metadata"] == {
-        "natsServerMonitoringEndpoint": "nats-headless.nats:8222",
-        "account": "CHAT",
-        "stream": WORK_STREAM,
-        "consumer": pool_consumer("critic"),
-        "lagThreshold": "4",
-    }
+    assert [trigger["name"] for trigger in scaler["triggers"]] == ["jobs-high", "jobs", "jobs-low"]
+    for trigger, queue in zip(scaler["triggers"], Layout(priorities=True).queues("critic"), strict=True):
+        assert trigger["metadata"] == {
+            "natsServerMonitoringEndpoint": "nats-headless.nats:8222",
+            "account": "CHAT",
+            "stream": WORK_STREAM,
+            "consumer": pool_consumer(queue.key),
+            "lagThreshold": "4",
+        }
     assert (scaler["minReplicaCount"], scaler["fallback"]["replicas"]) == (0, 1)
+
+
+@pytest.mark.parametrize("layout", [Layout(), Layout(shares=2), Layout(priorities=True, shares=3)])
+def test_keda_looks_into_every_queue_of_the_stream(layout: Layout) -> None:
+    settings = {"ANTIPHON_PRIORITIES": layout.priorities, "ANTIPHON_TENANT_SHARES": layout.shares}
+    scaler = case("keda", f"settings={json.dumps(settings)}").one("ScaledObject", "chat-antiphon-worker-critic")["spec"]
+    consumers = {trigger["metadata"]["consumer"] for trigger in scaler["triggers"]}
+    assert consumers == {pool_consumer(queue.key) for queue in layout.queues("critic")}
+    assert len({trigger["name"] for trigger in scaler["triggers"]}) == len(consumers)
 
 
 def test_prometheus_learns_the_pool_of_a_worker() -> None:
@@ -114,4 +126,20 @@ def test_rules_and_dashboard_are_those_of_the_repository() -> None:
 def test_the_operators_selector_is_heard() -> None:
     rendered = case("production")
     for kind in ("ServiceMonitor", "PodMonitor", "PrometheusRule"):
-        assert rendered.one(kind)["metadata"]["labels"]["release"] == "prometheus"
+        found = rendered.of(kind)
+        assert found
+        assert {each["metadata"]["labels"]["release"] for each in found} == {"prometheus"}
+
+
+def test_a_pool_of_a_tenants_own() -> None:
+    """Its name is no label of Kubernetes, and no selector's: an HPA cannot have it."""
+    workers = 'workers=[{"name":"default","agent":"a:b"},{"name":"acme","agent":"a:b","pool":"acme~default"%s}]'
+    rendered = case("minimal", workers % "")
+    told = {t["metadata"]["labels"].get("antiphon-pool"): env(t) for t in rendered.pods()}
+    assert told["acme.default"]["ANTIPHON_POOL"] == "acme~default"
+    assert "default,acme~default" in [env(t).get("ANTIPHON_POOLS") for t in rendered.pods()]
+    keda = case("minimal", workers % ',"autoscaling":{"kind":"keda","prometheusUrl":"http://p:9090"}')
+    [scaled] = keda.of("ScaledObject")
+    assert "acme~default" in str(scaled["spec"]["triggers"])
+    with pytest.raises(Refused, match="scale it by KEDA"):
+        case("minimal", workers % ',"autoscaling":{"kind":"hpa"}')

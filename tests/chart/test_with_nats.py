@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from broker.config import LogSettings
+from broker.permissions import STANDARD, User, access, as_config
 from tests.chart.rendering import HELM, ROOT, Object, container
 from tests.chart.schemas import KUBERNETES, check
 
@@ -63,6 +65,22 @@ def test_the_cluster_keeps_what_it_acknowledges() -> None:
     nats = values["nats"]["config"]
     assert nats["cluster"] == {"enabled": True, "replicas": values["antiphon"]["log"]["replicas"]}
     assert nats["jetstream"]["merge"] == {"sync_interval": "always"}
+
+
+def test_its_users_may_do_what_their_roles_need() -> None:
+    """The password of each is in the Secret that its Pods have theirs from."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    secret, partitions = "antiphon-nats", LogSettings().partitions
+    assert values["antiphon"]["connection"]["users"] == {"secretName": secret}
+    assert "partitions" not in values["antiphon"]["log"]
+    config, env = values["nats"]["config"]["merge"], values["nats"]["container"]["env"]
+    users = {user["user"]: user for user in config["authorization"]["users"]}
+    assert users.keys() == {*STANDARD}
+    for role in STANDARD:
+        assert users[role]["permissions"] == as_config(access(User(role), partitions))
+        assert users[role]["password"] == f"<< ${role.upper()}_PASSWORD >>"
+        wanted = {"valueFrom": {"secretKeyRef": {"name": secret, "key": str(role)}}}
+        assert env[f"{role.upper()}_PASSWORD"] == wanted
 
 
 def test_it_names_the_official_chart() -> None:

@@ -1,4 +1,4 @@
-"""Gateways, the Python client, the TypeScript client and the page fold any log to the same state and the same messages.
+"""Gateways, the Python client and the TypeScript client fold any log to the same state and the same messages.
 
 From the log's beginning or from a snapshot; entry by entry, or merged as a gateway sends them to who comes late.
 """
@@ -23,6 +23,7 @@ from broker.codec import encode
 from broker.state import SessionState
 from broker.transcript import Transcript
 from broker.view import public_view
+from gateway.http.ui_messages.answer import Answer
 from gateway.replay import ReplayEntry, frames
 from tests.unit.strategies import Log, SessionModel, haunted_sessions, sessions, speeches
 
@@ -43,7 +44,14 @@ def python_client(state: dict[str, Any] | None, entries: list[dict[str, Any]]) -
 
 @contextmanager
 def folding(script: str) -> Iterator[Reader]:
-    """A reader that is a script for node: it takes and gives lines of JSON."""
+    """A reader that is a script for node."""
+    with asking(script) as ask:
+        yield lambda state, entries: ask({"state": state, "entries": entries})
+
+
+@contextmanager
+def asking(script: str) -> Iterator[Callable[[dict[str, Any]], Any]]:
+    """A script for node that takes and gives lines of JSON."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("folds in JavaScript need node to run")
@@ -54,21 +62,14 @@ def folding(script: str) -> Iterator[Reader]:
         assert process.stdin is not None
         assert process.stdout is not None
 
-        def read(state: dict[str, Any] | None, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        def ask(question: dict[str, Any]) -> Any:
             assert process.stdin is not None
             assert process.stdout is not None
-            print(json.dumps({"state": state, "entries": entries}), file=process.stdin, flush=True)
-            view: dict[str, Any] = json.loads(process.stdout.readline())
-            return view
+            print(json.dumps(question), file=process.stdin, flush=True)
+            return json.loads(process.stdout.readline())
 
-        yield read
+        yield ask
         process.stdin.close()
-
-
-@pytest.fixture(scope="module")
-def page() -> Iterator[Reader]:
-    with folding("fold_logs.mjs") as read:
-        yield read
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,14 @@ def typescript_client() -> Iterator[Reader]:
         pytest.skip("the TypeScript client is not built: `make typescript`, which runs this, too")
     with folding("fold_logs_typescript.mjs") as read:
         yield read
+
+
+@pytest.fixture(scope="module")
+def typescript_answers() -> Iterator[Callable[[dict[str, Any]], Any]]:
+    if not BUILT.exists():
+        pytest.skip("the TypeScript client is not built: `make typescript`, which runs this, too")
+    with asking("tell_answers_typescript.mjs") as ask:
+        yield ask
 
 
 def gateway(log: Log) -> tuple[SessionState, list[dict[str, Any]]]:
@@ -123,12 +132,47 @@ def test_the_python_client_agrees(drawn: tuple[Log, list[int]], merge: bool) -> 
 
 
 @given(drawn=logs, merge=st.booleans())
-def test_the_page_agrees(page: Reader, drawn: tuple[Log, list[int]], merge: bool) -> None:
-    log, places = drawn
-    agree(page, log, merge=merge, places=places)
-
-
-@given(drawn=logs, merge=st.booleans())
 def test_the_typescript_client_agrees(typescript_client: Reader, drawn: tuple[Log, list[int]], merge: bool) -> None:
     log, places = drawn
     agree(typescript_client, log, merge=merge, places=places)
+
+
+def inputs_of(entries: list[dict[str, Any]]) -> list[str]:
+    events = [event for entry in entries for event in entry["events"]]
+    return list(dict.fromkeys(e["inputId"] for e in events if e["type"] == "input.applied"))
+
+
+def assembled(chunks: list[dict[str, Any]]) -> list[Any]:
+    """What a message comes to, however its texts were cut."""
+    texts: dict[str, str] = {}
+    rest = []
+    for chunk in chunks:
+        text = chunk.get("delta", chunk.get("inputTextDelta"))
+        if text is None:
+            rest.append(chunk)
+        else:
+            id_ = chunk.get("id") or chunk["toolCallId"]
+            texts[id_] = texts.get(id_, "") + text
+    return [rest, texts]
+
+
+@given(drawn=logs, merge=st.booleans())
+def test_the_typescript_client_tells_the_same_answers(
+    typescript_answers: Callable[[dict[str, Any]], Any], drawn: tuple[Log, list[int]], merge: bool
+) -> None:
+    entries = sent(drawn[0], 0, merge=merge)
+    for input_id in inputs_of(entries):
+        answer = Answer(input_id, "user-1", "e")
+        told = [answer.take(entry) for entry in entries]
+        assert typescript_answers({"input": input_id, "viewer": "user-1", "entries": entries}) == told
+
+
+@given(drawn=logs)
+def test_an_answer_is_the_same_from_merged_entries(drawn: tuple[Log, list[int]]) -> None:
+    every, merged = sent(drawn[0], 0, merge=False), sent(drawn[0], 0, merge=True)
+    for input_id in inputs_of(every):
+        one, other = Answer(input_id, "user-1", "e"), Answer(input_id, "user-1", "e")
+        first = [chunk for entry in every for chunk in one.take(entry)]
+        second = [chunk for entry in merged for chunk in other.take(entry)]
+        assert assembled(first) == assembled(second)
+        assert one.over == other.over

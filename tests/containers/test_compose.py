@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -33,8 +34,10 @@ async def test_a_conversation_through_the_proxy(project: Project) -> None:
     """The page comes, a token of the documented command is taken, and the agent answers."""
     status, page = await http_get(f"{project.url}/")
     assert status == 200
-    assert "<title>" in page
-    assert (await http_get(f"{project.url}/web/main.js"))[0] == 200
+    loaded = re.findall(r'(?:src|href)="(web/[^"]+)"', page)
+    assert loaded
+    for path in loaded:
+        assert (await http_get(f"{project.url}/{path}"))[0] == 200
     assert (await http_get(f"{project.url}/metrics"))[0] == 404
     made = project.compose("run", "--rm", "-T", "cli", "token", "me", "--secret-file", "/run/secrets/jwt_secret")
     place = Place("conversation")

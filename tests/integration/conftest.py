@@ -16,7 +16,8 @@ from gateway.http.operations import OPERATIONS
 from gateway.http.problems import CONFLICT, STATUS
 from tests.support.http import SEEN
 
-_MODULES = {f"test_http_{name}.py" for name in ("api", "events", "refusals", "runs")}
+_MODULES = {f"test_http_{name}.py" for name in ("agui", "ai_sdk", "api", "attachments", "events", "refusals", "runs")}
+_MODULES |= {"test_limits.py", "test_quotas.py"}
 _NOT_HERE = {ErrorCode.INTERNAL, ErrorCode.SESSION_FULL}
 """A fault of the server is nothing that a test can ask for; a session of 50,000 inputs is for the tests of the fold."""
 _OUTPUT = "http_answers"

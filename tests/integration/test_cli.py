@@ -15,6 +15,7 @@ import termios
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import jwt
 import nats
@@ -24,6 +25,10 @@ import pytest_asyncio
 
 from antiphon.cli import main
 from antiphon.place import make_token
+from broker.config import NatsSettings
+from broker.errors import NotPermitted
+from broker.jetstream.connection import Connection
+from broker.permissions import STANDARD, inbox_of
 from tests.support.bare import bare, until_status
 from tests.support.dev import COMMAND, END_WAIT_S, Dev, Ran, dev, environment, run
 from tests.support.nats import NatsNode
@@ -32,7 +37,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 COMMANDS = (
     *("dev", "demo", "chat", "send", "tail", "gateway", "worker", "topology", "token", "doctor", "bench"),
-    *("backup", "restore", "move"),
+    *("backup", "restore", "move", "nats-users"),
 )
 
 
@@ -58,7 +63,7 @@ async def test_help_of_everything(capsys: pytest.CaptureFixture[str]) -> None:
         summary = out.split("\n\n")[1].strip()
         assert len(summary.split()) >= 1
         assert summary.endswith(".")
-        assert re.search(rf"^ +{command} +{re.escape(summary[:30])}", listed.out, re.MULTILINE), command
+        assert re.search(rf"^ +{command}\s+{re.escape(summary[:30])}", listed.out, re.MULTILINE), command
         for flag in re.findall(r"^  (--[a-z-]+)", out, re.MULTILINE):
             # What it means stands beside it, or in the next line.
             assert re.search(rf"^  {flag}( \S+)?( {{2,}}|\n {{10,}})\S", out, re.MULTILINE), (command, flag)
@@ -83,6 +88,47 @@ async def test_what_dev_says(running: Dev) -> None:
         assert f"{running.url}/#session=demo&token=ey" in link
     assert (running.data / "secret").stat().st_mode & 0o077 == 0, "the key is its owner's alone"
     assert running.data.stat().st_mode & 0o077 == 0
+
+
+async def test_nobody_else_on_this_machine_writes_the_log(running: Dev) -> None:
+    """Its NATS has a port that every user of the machine reaches."""
+    url = json.loads((running.data / "running.json").read_text())["nats_url"]
+    assert "@" not in url
+    reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+    writer.write(b"CONNECT {}\r\nPUB s.00.talk.r.in 2\r\n{}\r\n")
+    assert (await reader.readline()).startswith(b"INFO")
+    assert await reader.read() == b"-ERR 'Authorization Violation'\r\n"
+    writer.close()
+    users = running.data / "nats-users"
+    assert sorted(path.name for path in users.iterdir()) == sorted(STANDARD)
+    for path in (users, *users.iterdir(), running.data / "nats" / "nats.conf"):
+        assert path.stat().st_mode & 0o077 == 0, path
+    assert len({path.read_text() for path in users.iterdir()}) == len(STANDARD)
+    # Not even the worker may say what participants say, nor anybody what the server repeats.
+    for name, subject in (("worker", "s.00.talk.r.in"), ("provisioner", "live.00.talk.r.in")):
+        async with Connection(_settings(url, users, name), name="test") as connection:
+            with pytest.raises(NotPermitted):
+                await connection.publish(subject, b"{}")
+
+
+def _settings(url: str, users: Path, name: str) -> NatsSettings:
+    who = {"nats_user": name, "nats_password_file": str(users / name), "nats_inbox": inbox_of(name)}
+    return NatsSettings(nats_url=url, **who)  # type: ignore[arg-type]
+
+
+async def test_send_with_a_file(running: Dev, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("some notes")
+    sent = await running.run("send", "files", "look at this", "--attach", str(notes), "--wait")
+    assert (sent.code, sent.out) == (0, "look at this\n"), sent.err
+    shown = await running.run("tail", "files", "--from-start", "--until-idle")
+    assert "attaches notes.txt: text/plain, 10 bytes, id " in shown.out
+    missing = await running.run("send", "files", "x", "--attach", str(tmp_path / "none.txt"))
+    assert (missing.code, missing.err.strip().endswith("none.txt: No such file or directory")) == (1, True)
+    (tmp_path / "page.html").write_text("<html>")
+    refused = await running.run("send", "files", "x", "--attach", str(tmp_path / "page.html"))
+    assert refused.code == 1
+    assert "media_type_refused" in refused.err
 
 
 async def test_send_and_tail(running: Dev) -> None:

@@ -14,7 +14,9 @@ import pytest
 from broker.config import LogSettings, NatsSettings
 from broker.errors import LogFull, Unavailable, WrongSequence
 from broker.events import Entry, InputSent, OtherEvent, Participant
-from broker.jetstream.connection import Connection, ServerRefused
+from broker.jetstream.answers import ServerRefused
+from broker.jetstream.client import LiveClient
+from broker.jetstream.connection import Connection
 from broker.jetstream.dispatch import JetStreamJobQueue
 from broker.jetstream.log import JetStreamLog
 from broker.jetstream.server import EmbeddedServer, ServerOptions
@@ -316,3 +318,32 @@ async def test_a_message_above_the_servers_limit_is_refused_alone(nats_server: N
             with pytest.raises(WrongSequence):
                 await log.append(subjects, MAIN_LANE, fence - 1, _record(fence - 1, 2, 10))
         assert at_rest(connection)
+
+
+async def test_live_messages_are_cut_out_where_they_are_read(
+    nats_server: NatsNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `broker.jetstream.client` uses of nats-py's inside: if that changes, they come the long way, or not at all."""
+    long_way: list[int] = []
+    process = LiveClient._process_msg
+
+    async def watched(self: LiveClient, sid: int, *message: bytes) -> None:
+        long_way.append(sid)
+        await process(self, sid, *message)
+
+    monkeypatch.setattr(LiveClient, "_process_msg", watched)
+    heard: list[tuple[bytes, bytes]] = []
+    async with open_connection(nats_server.url) as connection:
+        await Topology(connection, LogSettings(partitions=1)).apply()
+        sub = await connection.subscribe_live("live.00.s.>", lambda headers, data: heard.append((headers, data)))
+        for i in range(50):
+            await connection.publish("s.00.s.r.in", b"%d" % i)
+        await connection.flush()
+        assert [data for _, data in heard] == [b"%d" % i for i in range(50)]
+        assert all(b"\r\nNats-Subject: s.00.s.r.in\r\n" in headers for headers, _ in heard)
+        assert sub._id not in long_way
+        assert long_way, "acknowledgements come the long way"
+        await connection.unsubscribe(sub)
+        await connection.publish("s.00.s.r.in", b"more")
+        await connection.flush()
+        assert len(heard) == 50

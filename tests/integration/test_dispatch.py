@@ -13,9 +13,11 @@ import pytest
 from broker.config import LogSettings, NatsSettings
 from broker.errors import Unavailable
 from broker.jetstream.connection import Connection
-from broker.jetstream.dispatch import JetStreamJob, JetStreamJobQueue, JetStreamJobSource
+from broker.jetstream.dispatch import JetStreamJob, JetStreamJobQueue
+from broker.jetstream.taking import JetStreamJobSource
 from broker.jetstream.topology import Topology
-from broker.subjects import MAIN_LANE, SessionSubjects
+from broker.queues import Layout, Priority, Queue
+from broker.subjects import MAIN_LANE, SessionSubjects, session_key
 from tests.support.nats import NatsCluster, NatsNode
 
 LEASE_S = 1.0
@@ -220,7 +222,7 @@ async def _leaving(place: Place, rounds: int, late_max: int) -> None:
         for i in range(rounds):
             async with asyncio.TaskGroup() as tasks, place.source() as leaving:
                 taking = tasks.create_task(leaving.take(5.0))
-                while leaving._asked_until == 0.0:
+                while not leaving._asked:
                     await asyncio.sleep(0)
                 tasks.create_task(place.queue.offer(session(f"s{i}"), MAIN_LANE))
                 for _ in range(i % 16):
@@ -284,3 +286,162 @@ async def test_no_topology_is_unavailable(nats_server: NatsNode) -> None:
         async with JetStreamJobSource(connection, "default") as source:
             with pytest.raises(Unavailable):
                 await source.take(1.0)
+
+
+async def test_who_has_stopped_taking_may_begin_again(nats_server: NatsNode) -> None:
+    """What it had asked for before is void, and it asks anew at once."""
+    async with open_place(nats_server.url, lease_s=60.0) as place, place.source() as first, place.source() as second:
+        async with asyncio.TaskGroup() as tasks, asyncio.timeout(WAIT_S):
+            asking = tasks.create_task(first.take(60.0))
+            while not (await place.connection.api("CONSUMER.INFO.WORK.pool-default"))["num_waiting"]:
+                await asyncio.sleep(0.01)
+            asking.cancel()
+        await first.close()
+        await place.queue.offer(session("a"), MAIN_LANE)
+        job = await taken(second)
+        assert (job.session, job.delivery) == ("a", 1)
+        await place.queue.offer(session("b"), MAIN_LANE)
+        again = await taken(first)
+        assert (again.session, again.delivery) == ("b", 1)
+
+
+# --- several queues of a pool --------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def open_queues(url: str, **layout: int) -> AsyncIterator[Place]:
+    """As `open_place`, with a long lease: what comes soon has been given back, and has not been waited for."""
+    settings = LogSettings(partitions=1, lease_s=60.0, **layout)  # type: ignore[arg-type]
+    async with Connection(NatsSettings(nats_url=url), name="queue") as connection:
+        await Topology(connection, settings).apply()
+        yield Place(url, connection, JetStreamJobQueue(connection, "default"))
+
+
+async def test_a_job_comes_from_whichever_queue_it_is_in(nats_server: NatsNode) -> None:
+    async with open_queues(nats_server.url, tenant_shares=4) as place, place.source() as source:
+        assert await source.take(0.2) is None
+        for n, (tenant, priority) in enumerate((t, p) for t in ("", "a", "b", "c") for p in Priority):
+            key = session_key(tenant, f"s{n}")
+            assert await place.queue.offer(session(key), MAIN_LANE, None, priority)
+            job = await taken(source)
+            assert (job.session, job.delivery) == (key, 1)
+            assert job.queue == Layout(priorities=True, shares=4).queue("default", tenant, priority)
+            await job.done()
+        assert await place.stored() == 0
+
+
+async def test_a_worker_at_its_limit_keeps_no_job(nats_server: NatsNode) -> None:
+    """It still has requests open when it has no room any more: what they bring is another one's at once."""
+    async with open_queues(nats_server.url) as place, place.source() as full, place.source() as other:
+        assert await full.take(0.2) is None
+        async with asyncio.TaskGroup() as tasks:
+            taking = tasks.create_task(full.take(30.0))
+            while len(full._asked) < len(Priority):
+                await asyncio.sleep(0)
+            await place.queue.offer(session("first"), MAIN_LANE, None, "low")
+        # One of the short requests from before may have ended, and with it the first `take`.
+        job = taking.result() or await full.take(30.0) or await taken(full)
+        assert job.session == "first"
+        await full.rest()
+        assert full._asked, "its other requests are open"
+        for priority in Priority:
+            await place.queue.offer(session(priority), MAIN_LANE, None, priority)
+        found = [await taken(other) for _ in Priority]
+        assert {job.session for job in found} == {*Priority}
+        for job in found:
+            await job.done()
+        assert await place.stored() == 1
+
+
+async def test_what_was_asked_for_too_much_goes_back(nats_server: NatsNode) -> None:
+    """Jobs come at the same moment to all of a worker's requests; it has room for one."""
+    async with open_queues(nats_server.url, tenant_shares=8) as place, place.source() as eager:
+        assert await eager.take(0.2) is None
+        async with asyncio.TaskGroup() as tasks:
+            taking = tasks.create_task(eager.take(30.0))
+            while not eager._asked:
+                await asyncio.sleep(0)
+            for n in range(8):
+                for priority in Priority:
+                    tasks.create_task(place.queue.offer(session(f"t{n}~s-{priority}"), MAIN_LANE, None, priority))
+        job = taking.result() or await taken(eager)
+        await eager.rest()
+        async with place.source() as other:
+            found = {job.session for job in [await taken(other) for _ in range(23)]}
+        assert len(found | {job.session}) == 24
+
+
+async def test_who_has_had_no_room_takes_the_most_urgent_first(nats_server: NatsNode) -> None:
+    async with open_queues(nats_server.url) as place, place.source() as source:
+        assert await source.take(0.2) is None
+        await source.rest()
+        for priority in reversed(Priority):
+            for n in range(2):
+                await place.queue.offer(session(f"{priority}-{n}"), MAIN_LANE, None, priority)
+        order = []
+        for _ in range(6):
+            order.append((await taken(source)).session)
+            await source.rest()
+        assert order == [f"{priority}-{n}" for priority in Priority for n in range(2)]
+
+
+async def test_a_queue_that_answers_nothing_does_not_hold_up_the_others(nats_server: NatsNode) -> None:
+    """One of a pool's consumers is gone: that is told, and the jobs of the others are done."""
+    async with open_queues(nats_server.url) as place, place.source() as source:
+        await place.connection.api("CONSUMER.DELETE.WORK.pool-default+high")
+        for n in range(3):
+            await place.queue.offer(session(f"s{n}"), MAIN_LANE)
+        found, told = set[str](), 0
+        async with asyncio.timeout(WAIT_S):
+            while len(found) < 3:
+                try:
+                    job = await source.take(1.0)
+                except Unavailable:
+                    told += 1
+                    continue
+                found.add(job.session if job is not None else "")
+                found.discard("")
+                await source.rest()
+        assert told
+
+
+async def test_queues_are_learnt_of_and_stay(nats_server: NatsNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More queues need no restart, and what waits in those that are no more is done."""
+    monkeypatch.setattr("broker.jetstream.dispatch.TOPOLOGY_AGE_S", 0.0)
+    monkeypatch.setattr("broker.jetstream.taking.TOPOLOGY_AGE_S", 0.0)
+    plain = {"priorities": False}
+    async with open_queues(nats_server.url, **plain) as place, place.source() as source:
+        assert await place.queue.offer(session("acme~a"), MAIN_LANE, None, "high")
+        job = await taken(source)
+        assert job.queue == Queue("default")
+        await job.done()
+        async with open_queues(nats_server.url, tenant_shares=3):
+            await place.queue.offer(session("acme~b"), MAIN_LANE, None, "high")
+            job = await taken(source)
+            assert job.queue == Layout(priorities=True, shares=3).queue("default", "acme", "high")
+            await job.done()
+            await place.queue.offer(session("acme~c"), MAIN_LANE, None, "high")
+        async with open_queues(nats_server.url, **plain):
+            await place.queue.offer(session("acme~d"), MAIN_LANE, None, "high")
+            assert {(await taken(source)).session, (await taken(source)).session} == {"acme~c", "acme~d"}
+
+
+@pytest.mark.parametrize("first", ["queued", "leased", "done"])
+async def test_which_job_stands_for_a_lane(nats_server: NatsNode, first: str) -> None:
+    async with open_queues(nats_server.url) as place, place.source() as source:
+        await place.queue.offer(session("s"), MAIN_LANE)
+        await place.queue.offer(session("other"), MAIN_LANE)
+        one = await taken(source)
+        stranger = await taken(source)
+        await place.queue.offer(session("s"), MAIN_LANE, None, "low")
+        second = await taken(source)
+        if first == "queued":
+            await one.give_back(30.0)
+        elif first == "done":
+            await one.done()
+        assert await second.is_second_to(one.seq) == (first != "done")
+        assert not await second.is_second_to(second.seq), "by which the lane was claimed: its lease has run out"
+        assert not await second.is_second_to(stranger.seq), "of another lane, as after an import from another log"
+        assert await second.is_second_to(None) == (first != "done"), "earlier versions have the plain queue alone"
+        if first != "done":
+            assert not await one.is_second_to(None)

@@ -6,18 +6,21 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 import orjson
 import pytest
 
 from antiphon import doctor_cluster, findings
+from broker.permissions import Role
 from broker.versions import VERSION
-from tests.support.nats import NatsCluster, NatsNode, cluster
-from tests.support.rawclient import Wire
+from tests.support.nats import NatsCluster, NatsNode, cluster, single_server
+from tests.support.rawclient import Wire, http_get
+from tests.support.roles import settings_of
 from tests.support.stack import Stack, open_log
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.nats_roles]
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ async def look(stack: Stack, *flags: str, **env: str) -> tuple[int, dict[str, di
 @pytest.mark.cluster
 async def test_a_cluster_that_is_well_and_one_that_has_lost_a_server(tmp_path: Path) -> None:
     async with (
-        cluster(tmp_path / "nats", sync_always=True) as nats,
+        cluster(tmp_path / "nats", sync_always=True, roles=True) as nats,
         Stack(tmp_path / "stack", ",".join(nats.urls), replicas=3, partitions=2) as stack,
     ):
         await stack.start(2)
@@ -103,6 +106,58 @@ async def test_what_is_missing_and_what_is_full(stack: Stack) -> None:
     assert found["stream INDEX"]["status"] == "fail"
     assert "raise its max_bytes" in found["stream S01"]["mend"]
     assert found["stream S00"]["status"] == "ok"
+
+
+async def test_a_user_that_lacks_something_is_told_what(stack: Stack) -> None:
+    """The observer's own, and a gateway's, whose user somebody has confused with a worker's."""
+    code, found = await look(stack)
+    assert found["user of NATS"]["what"] == "user of NATS: observer, as observer"
+    assert found["user of NATS"]["status"] == "ok"
+    code, found = await look(stack, "--role", "gateway", **settings_of(stack.nats_url, Role.GATEWAY))
+    assert (code, [*found]) == (0, [f"Python {python_version()}", "NATS at nats", *_server(found), "user of NATS"])
+    code, found = await look(stack, "--role", "gateway", **settings_of(stack.nats_url, Role.WORKER))
+    assert (code, found["user of NATS"]["status"]) == (1, "fail")
+    mend = found["user of NATS"]["mend"]
+    assert mend.startswith(
+        "NATS does not let this user publish s.*.*.r.in, publish idx.user.*.*, publish pres.*.*.here"
+    )
+    assert "subscribe _INBOX_worker.>" not in mend
+    code, found = await look(stack, "--role", "gateway", **settings_of(stack.nats_url, Role.PROVISIONER))
+    assert code == 1
+    assert found["user of NATS"]["mend"].endswith("(docs/SECURITY-NATS.md; `antiphon doctor --role` compares)")
+
+
+def _server(found: dict[str, dict[str, str]]) -> list[str]:
+    return [what for what in found if what.startswith("server antiphon")]
+
+
+async def test_a_nats_without_users_is_noted(tmp_path: Path) -> None:
+    async with single_server(tmp_path / "nats", roles=False) as node, Stack(tmp_path / "stack", node.url) as stack:
+        await stack.start(1)
+        code, found = await look(stack)
+        assert (code, found["user of NATS"]["status"]) == (0, "note")
+        assert "it may publish live.>" in found["user of NATS"]["mend"]
+
+
+async def test_a_gateway_whose_user_lacks_something_is_not_ready(stack: Stack) -> None:
+    """So that no client is sent to it, and an upgrade that needs a new permission stops there."""
+    gateway = await stack.gateway(**settings_of(stack.nats_url, Role.OBSERVER))
+    status, body = await http_get(f"{gateway.url}/readyz")
+    assert status == 503
+    assert "NATS does not let this user publish s.*.*.r.in" in body
+
+
+async def test_a_worker_whose_user_lacks_something_says_so(stack: Stack) -> None:
+    """At its start all that is missing, then what is refused; it goes on, for permissions may be mended."""
+    worker = await stack.worker(**settings_of(stack.nats_url, Role.OBSERVER), worker_port="0")
+    async with asyncio.timeout(30):
+        while not any("no jobs can be taken" in line["event"] for line in worker.logged()):
+            await asyncio.sleep(0.05)
+    said = {line["event"]: line for line in worker.logged()}
+    assert said["not all will work"]["mend"].startswith("NATS does not let this user publish s.*.*.r.ev.*")
+    assert said["NATS refused"]["subject"].startswith("$JS.API.CONSUMER.MSG.NEXT.WORK.pool-default")
+    assert "CONSUMER.MSG.NEXT.WORK.pool-default" in said["no jobs can be taken"]["reason"]
+    assert worker.running
 
 
 async def test_nobody_there(stack: Stack) -> None:
@@ -183,7 +238,7 @@ def test_versions_of_gateways() -> None:
 async def _current(stack: Stack, nats: NatsCluster) -> None:
     """Returns when every copy has what its leader has."""
     async with open_log(stack.nats_url) as (connection, _), asyncio.timeout(30):
-        for name in ("ANTIPHON_META", "INDEX", "WORK", "S00", "S01"):
+        for name in ("ANTIPHON_META", "INDEX", "HOOKS", "WORK", "ATTACHMENTS", "S00", "S01"):
             while not all(
                 each["current"] for each in (await connection.api(f"STREAM.INFO.{name}"))["cluster"]["replicas"]
             ):

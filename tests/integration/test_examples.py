@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from agent_worker.testing import Conversation, ToolUse, crash_everywhere
 from antiphon.place import make_token
 from antiphon_client import Client, Execution, Session, Tool
+from examples import risky_action
 from tests.support.dev import Dev, dev
 
 WAIT_S = 20.0
@@ -73,6 +75,18 @@ async def test_a_risky_action_is_allowed_edited_and_remembered(tmp_path: Path) -
         await boss.respond(approval.approval_id, "reject_once")
         await receipt.finished()
         assert said(asker, receipt.run_id) == "Nothing was deleted."
+
+
+async def test_a_risky_action_is_done_once_wherever_its_worker_dies() -> None:
+    async def script(session: Conversation) -> None:
+        await session.send("delete a.txt")
+        assert (await session.decide("allow_once")).message == "Delete 1 file(s)?"
+        turn = await session.finished()
+        assert turn.text == session.text == "Deleted a.txt; allowed by user-1."
+        assert turn.calls == (ToolUse("delete_files", {"files": ["a.txt"]}, '{"deleted":["a.txt"]}'),)
+
+    crashes = await crash_everywhere(risky_action.agent, script)
+    assert {"approval.requested", "RUN_FINISHED"} <= {what for crash in crashes for what in crash.what.split(", ")}
 
 
 async def test_a_tool_in_the_browser(tmp_path: Path) -> None:

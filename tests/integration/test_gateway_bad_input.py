@@ -58,6 +58,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
             pools="idle,default",
             hello_timeout_s="1",
             heartbeat_s=str(HEARTBEAT_S),
+            slow_reader_s="1",
             subscriptions="2",
             commands_per_second="20",
             commands_burst="40",
@@ -381,12 +382,16 @@ async def test_refreshing_with_a_bad_token_leaves_the_good_one(world: World) -> 
         await is_well(client)
 
 
-async def test_a_refresh_may_not_take_away_what_is_subscribed(world: World) -> None:
+async def test_a_refresh_that_takes_away_what_is_subscribed_ends_it(world: World) -> None:
     session = world.session()
     async with bare(world.gateway.url, world.stack.token()) as client:
         assert (await client.ask("subscribe", session=session))["op"] == "ok"
         reply = await client.ask("auth.refresh", token=world.stack.token(sessions={"other": ["read"]}))
-        assert error(reply, "not_allowed")["right"] == "read"
+        assert reply["op"] == "ok"
+        while (frame := await client.frame())["op"] != "session.unsubscribed":
+            pass
+        assert (frame["session"], frame["code"], frame["right"]) == (session, "not_allowed", "read")
+        assert error(await client.ask("unsubscribe", session=session), "not_subscribed")
         await is_well(client)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from broker.depth import SENT_DEPTH_MAX
 from broker.events import ApprovalRequested, InputApplied, InputFailed, SessionStateChanged
 from broker.jetstream.dispatch import JetStreamJobQueue
 from broker.subjects import MAIN_LANE
@@ -254,8 +255,8 @@ async def test_of_two_creators_one_wins(world: PlaneWorld) -> None:
 async def test_only_its_creator_or_an_admin_manages_a_session(world: PlaneWorld) -> None:
     session = world.session()
     async with (
-        await world.wire("one", ("send",)) as one,
-        await world.wire("two", ("send", "steer", "approve")) as two,
+        await world.wire("one", ("read", "send")) as one,
+        await world.wire("two", ("read", "send", "steer", "approve")) as two,
         await world.wire("boss", EVERY, gateway=1) as boss,
     ):
         for op in ("session.update", "session.close", "session.reopen"):
@@ -306,13 +307,19 @@ async def test_what_a_session_is_told_has_a_form(
     assert await world.entries(session) == []
 
 
-async def test_metadata_may_not_be_nested_beyond_what_the_log_holds(world: PlaneWorld) -> None:
-    nested: Any = 1
-    for _ in range(250):
-        nested = [nested]
+async def test_metadata_may_be_nested_as_deeply_as_a_frame(world: PlaneWorld) -> None:
+    """What is more than that is no frame, whatever it would say."""
+
+    def nested(levels: int) -> Any:
+        return [] if levels == 1 else [nested(levels - 1)]
+
+    session = world.session()
     async with await world.wire() as wire:
-        reply = await refused(wire, "bad_command", "session.create", session=world.session(), metadata={"a": nested})
-        assert reply["field"] == "metadata"
+        await wire.command("session.create", session=session, metadata={"a": nested(SENT_DEPTH_MAX - 2)})
+        wire.send("session.create", session=world.session(), metadata={"a": nested(SENT_DEPTH_MAX - 1)})
+        assert (await wire.complaint())["code"] == "bad_json"
+    (entry,) = await world.entries(session)
+    assert entry.events
 
 
 async def test_roles_of_a_token_have_a_form(world: PlaneWorld) -> None:

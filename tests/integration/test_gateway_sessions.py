@@ -212,8 +212,7 @@ async def test_a_run_that_is_going_on_is_stopped_by_a_deletion(world: PlaneWorld
             await asyncio.sleep(0.02)
         await wire.command("session.delete", session=session)
         await wire.command("input.send", session=session, inputId="a", content="anew")
-        while (await world.state(session)).messages < 2:
-            await asyncio.sleep(0.02)
+        await messages_of(wire, session, 2)
         assert (await history(wire, session))[:2] == [("user", "anew"), ("assistant", "anew")]
     await worker.terminate()
 

@@ -323,3 +323,14 @@ async def test_commands_of_both_wires_meet_in_one_log(world: PlaneWorld) -> None
             ]
         duplicates = [both[0].result().json()["duplicate"], both[1].result()["duplicate"]]
         assert sorted(duplicates) == [False, True]
+
+
+# --- administration --------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_revoked_is_listed(world: PlaneWorld) -> None:
+    async with Http(world.gateways[0].url, world.token("admin")) as http:
+        body = {"kind": "session", "whose": "nowhere", "user": "user-9", "ttl": 60}
+        made = await http.ok("POST", "/v1/revocations", body)
+        assert made["until"] - made["before"] in (60, 61)
+        assert made in (await http.ok("GET", "/v1/revocations"))["revocations"]

@@ -29,6 +29,7 @@ ENV = {
     "requests_per_second": "10000",
     "requests_burst": "10000",
     "cors_origins": "https://app.example, https://b.example/",
+    "chat_bytes": "131072",
 }
 BODIES: dict[str, dict[str, Any]] = {
     "createRun": {"content": "x", "session": "x1", "wait": 0},
@@ -37,12 +38,16 @@ BODIES: dict[str, dict[str, Any]] = {
     "updateSession": {"title": "x"},
     "forkSession": {"to": "x2"},
     "sendInput": {"content": "x"},
+    "uploadAttachment": {"any": "file"},
     "claimCall": {"claimId": "x"},
     "showProgress": {"claimId": "x", "value": 1},
     "resolveCall": {"claimId": "x", "result": 1},
     "releaseCall": {"claimId": "x"},
     "respondToApproval": {"option": "allow_once"},
     "revokeApproval": {"key": "x"},
+    "sendChat": {"id": "x1", "messages": [{"id": "x", "role": "user", "parts": [{"type": "text", "text": "x"}]}]},
+    "runAgent": {"threadId": "x1", "runId": "r", "messages": []},
+    "createRevocation": {"kind": "user", "whose": "nobody"},
 }
 """A good body for each operation that must have one."""
 
@@ -57,7 +62,8 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Plane
 
 def sample(operation: Operation, part: str = "x1") -> tuple[str, str, dict[str, Any] | None]:
     """A good request for the operation."""
-    path = re.sub(r"\{(\w+)\}", lambda m: f"run_{part}" if m[1] == "runId" else part, operation.path)
+    special = {"runId": f"run_{part}", "major": "6" if part == "x1" else part}
+    path = re.sub(r"\{(\w+)\}", lambda m: special.get(m[1], part), operation.path)
     return operation.method, path, BODIES.get(operation.name)
 
 
@@ -170,6 +176,10 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("respondToApproval", {"option": 5}, "option"),
     ("revokeApproval", {"key": ""}, "key"),
     ("returnLane", {"note": 5}, "note"),
+    ("sendChat", {"id": "a b", "messages": []}, "id"),
+    ("createRevocation", {"kind": "token", "whose": "t-1", "user": "user-1"}, "user"),
+    ("runAgent", {"threadId": "x1", "runId": "r"}, "the body"),
+    ("runAgent", {"threadId": "x1", "runId": "r", "messages": [{"id": "a", "role": "x"}]}, "messages/0/role"),
 ]
 
 
@@ -186,8 +196,9 @@ async def test_fields_that_are_wrong_are_named(world: PlaneWorld, name: str, bod
 async def test_parameters_that_are_wrong_are_named(world: PlaneWorld, operation: Operation) -> None:
     async with client(world) as http:
         for parameter in (p for p in operation.parameters if p.schema is not TEXT):
-            kwargs: dict[str, Any] = {parameter.name: "! no"} if parameter.place == "query" else {}
-            headers = {parameter.name: "! no"} if parameter.place == "header" else {}
+            wrong = "" if parameter.name == "name" else "! no"
+            kwargs: dict[str, Any] = {parameter.name: wrong} if parameter.place == "query" else {}
+            headers = {parameter.name: wrong} if parameter.place == "header" else {}
             answer = await http.ask(*sample(operation), headers=headers, **kwargs)
             assert (answer.status, answer.json()["data"]["field"]) == (400, parameter.name)
 
@@ -212,8 +223,8 @@ async def test_values_that_are_nested_too_deeply(world: PlaneWorld) -> None:
         nested = {"x": nested}
     async with client(world) as http:
         body = {"session": world.session(), "metadata": nested}
-        problem = await http.refused(400, "bad_command", "POST", "/v1/sessions", body)
-        assert problem["data"]["field"] == "metadata"
+        problem = await http.refused(400, "bad_json", "POST", "/v1/sessions", body)
+        assert "128 levels" in problem["detail"]
 
 
 async def test_contents_that_are_too_large(world: PlaneWorld) -> None:
@@ -335,6 +346,9 @@ async def test_streams_count_as_connections(world: PlaneWorld) -> None:
             body = {"content": "x", "session": "x3"}
             await http.refused(503, "overloaded", "POST", "/v1/runs", body)
             await http.refused(503, "overloaded", "POST", "/v1/runs", body | {"stream": "text"})
+            await http.refused(503, "overloaded", "POST", "/v1/ai-sdk/6", BODIES["sendChat"] | {"id": "x3"})
+            await http.refused(503, "overloaded", "GET", "/v1/ai-sdk/6/x3/stream")
+            await http.refused(503, "overloaded", "POST", "/v1/ag-ui", BODIES["runAgent"])
             batch = await http.ok("POST", "/v1/runs/batch", {"requests": [body]})
             assert batch["outcomes"][0]["problem"]["code"] == "overloaded"
             # What nobody can wait for has not been sent.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -14,8 +12,7 @@ import pytest_asyncio
 
 from gateway.http.operations import BATCH_MAX
 from tests.support.http import EventReader, Http
-from tests.support.nats import single_server
-from tests.support.stack import Process, Stack
+from tests.support.http_world import HttpWorld, http_world
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -23,38 +20,13 @@ ENV = {"requests_per_second": "10000", "requests_burst": "10000"}
 AGENT = "tests.support.agents:answers"
 
 
-@dataclass(slots=True)
-class World:
-    """Two gateways and a worker of `AGENT`; the pool `nobody` has no worker."""
-
-    stack: Stack
-    gateways: list[Process]
-    _numbers: Iterator[int] = field(default_factory=itertools.count)
-
-    def name(self) -> str:
-        return f"n{next(self._numbers)}"
-
-    def http(self, *, gateway: int = 0, **token: Any) -> Http:
-        return Http(self.gateways[gateway].url, self.stack.token(**token))
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    directory = tmp_path_factory.mktemp("http")
-    async with (
-        single_server(directory / "nats") as nats,
-        Stack(directory / "stack", nats.url, env={"POOLS": "default,nobody"}) as stack,
-    ):
-        async with asyncio.TaskGroup() as tasks:
-            starting = [tasks.create_task(stack.gateway(**ENV)) for _ in range(2)]
-            tasks.create_task(stack.worker(AGENT))
-        gateways = [task.result() for task in starting]
-        yield World(stack, gateways)
-        for gateway in gateways:
-            assert "Traceback" not in gateway.output()
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[HttpWorld]:
+    async with http_world(tmp_path_factory.mktemp("http"), {"default": AGENT}, unserved=["nobody"], **ENV) as made:
+        yield made
 
 
-async def test_an_answer(world: World) -> None:
+async def test_an_answer(world: HttpWorld) -> None:
     async with world.http() as http:
         answer = await http.ask("POST", "/v1/runs", {"content": "hello there", "inputId": world.name()})
         run = answer.json()
@@ -68,7 +40,7 @@ async def test_an_answer(world: World) -> None:
         assert await http.ok("DELETE", f"/v1/sessions/{run['session']}")
 
 
-async def test_an_answer_in_a_session_that_is_there(world: World) -> None:
+async def test_an_answer_in_a_session_that_is_there(world: HttpWorld) -> None:
     session = world.name()
     async with world.http() as http, world.http(gateway=1) as elsewhere:
         for n, reader in enumerate((http, elsewhere, http)):
@@ -79,7 +51,7 @@ async def test_an_answer_in_a_session_that_is_there(world: World) -> None:
         assert [m["text"] for m in messages["messages"] if m["role"] == "user"] == ["number 0", "number 1", "number 2"]
 
 
-async def test_an_answer_that_takes_longer_is_told_later(world: World) -> None:
+async def test_an_answer_that_takes_longer_is_told_later(world: HttpWorld) -> None:
     async with world.http() as http:
         body = {"content": "ask", "inputId": world.name(), "wait": 0}
         first = await http.ask("POST", "/v1/runs", body)
@@ -97,7 +69,7 @@ async def test_an_answer_that_takes_longer_is_told_later(world: World) -> None:
         assert ((await waiting).status, (await waiting).json()["text"]) == (200, "ask done")
 
 
-async def test_how_runs_end(world: World) -> None:
+async def test_how_runs_end(world: HttpWorld) -> None:
     async with world.http() as http:
         failed = await http.ok("POST", "/v1/runs", {"content": "fail"})
         assert (failed["status"], failed["error"]["code"], failed["text"]) == ("error", "agent_error", "")
@@ -122,7 +94,7 @@ async def test_how_runs_end(world: World) -> None:
         assert (run["status"], run["reason"]) == ("cancelled", "requested")
 
 
-async def test_a_human_who_has_the_session_answers(world: World) -> None:
+async def test_a_human_who_has_the_session_answers(world: HttpWorld) -> None:
     session = world.name()
     async with world.http() as http, world.http(user="user-2") as other:
         await http.ok("POST", f"/v1/sessions/{session}/lanes/main/claim")
@@ -132,7 +104,7 @@ async def test_a_human_who_has_the_session_answers(world: World) -> None:
         assert [m["text"] for m in messages["messages"]] == ["hello"]
 
 
-async def test_what_a_run_is_refused_with(world: World) -> None:
+async def test_what_a_run_is_refused_with(world: HttpWorld) -> None:
     session = world.name()
     async with world.http() as http, world.http(user="user-2", sessions={"*": ["send", "read"]}) as other:
         one = {"content": "x", "session": session, "wait": 0}
@@ -157,7 +129,7 @@ async def test_what_a_run_is_refused_with(world: World) -> None:
 # --- caching -----------------------------------------------------------------------------------------------------------------
 
 
-async def test_an_answer_may_be_kept_as_long_as_its_agent_says(world: World) -> None:
+async def test_an_answer_may_be_kept_as_long_as_its_agent_says(world: HttpWorld) -> None:
     async with world.http() as http:
         answer = await http.ask("POST", "/v1/runs", {"content": "hello"})
         run = answer.json()
@@ -183,7 +155,7 @@ async def test_an_answer_may_be_kept_as_long_as_its_agent_says(world: World) -> 
 # --- streams -----------------------------------------------------------------------------------------------------------------
 
 
-async def test_an_answer_as_a_stream_of_text(world: World) -> None:
+async def test_an_answer_as_a_stream_of_text(world: HttpWorld) -> None:
     words = " ".join(f"w{n}" for n in range(300))
     async with world.http() as http:
         async with http.stream("/v1/runs", {"content": words, "stream": "text"}) as stream:
@@ -204,7 +176,7 @@ async def to_the_end(stream: EventReader) -> tuple[list[dict[str, Any]], dict[st
     return [event.json() for event in events[:-1]], events[-1].json()
 
 
-async def test_an_answer_as_a_stream_of_entries(world: World) -> None:
+async def test_an_answer_as_a_stream_of_entries(world: HttpWorld) -> None:
     async with world.http() as http, http.stream("/v1/runs", {"content": "hello there"}) as stream:
         events = await stream.until("run")
         assert await stream.event() is None
@@ -224,7 +196,16 @@ def is_ownership(entry: dict[str, Any]) -> bool:
     return [event["type"] for event in entry["events"]] == ["session.owner"]
 
 
-async def test_a_stream_of_a_run_that_never_starts(world: World) -> None:
+async def test_a_stream_is_for_who_may_read_and_else_nothing_is_sent(world: HttpWorld) -> None:
+    session = world.name()
+    async with world.http(sessions={session: ["send"]}) as http:
+        body = {"content": "hello", "session": session, "stream": "text"}
+        await http.refused(403, "not_allowed", "POST", "/v1/runs", body)
+    async with world.http() as http:
+        await http.refused(404, "not_found", "GET", f"/v1/sessions/{session}")
+
+
+async def test_a_stream_of_a_run_that_never_starts(world: HttpWorld) -> None:
     session = world.name()
     body = {"content": "x", "session": session, "inputId": "a", "config": {"pool": "nobody"}, "stream": "text"}
     async with world.http() as http, http.stream("/v1/runs", body) as stream:
@@ -232,7 +213,7 @@ async def test_a_stream_of_a_run_that_never_starts(world: World) -> None:
         assert (await stream.until("run"))[-1].json()["status"] == "cancelled"
 
 
-async def test_a_client_that_goes_stops_nothing(world: World) -> None:
+async def test_a_client_that_goes_stops_nothing(world: HttpWorld) -> None:
     body = {"content": "ask", "inputId": world.name(), "stream": "text"}
     async with world.http() as http:
         async with http.stream("/v1/runs", body):
@@ -241,7 +222,7 @@ async def test_a_client_that_goes_stops_nothing(world: World) -> None:
         assert run["status"] in ("queued", "running", "requires_action")
 
 
-async def test_a_gateway_that_leaves_keeps_nobody_waiting(world: World) -> None:
+async def test_a_gateway_that_leaves_keeps_nobody_waiting(world: HttpWorld) -> None:
     gateway = await world.stack.gateway(**ENV, drain_s="4")
     token = world.stack.token()
     body = {"content": "ask", "wait": 50}
@@ -268,7 +249,7 @@ async def until_waiting(http: Http) -> None:
 # --- batches -----------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_batch_has_an_outcome_for_each(world: World) -> None:
+async def test_a_batch_has_an_outcome_for_each(world: HttpWorld) -> None:
     session = world.name()
     async with world.http(sessions={"run-*": ["admin"], session: ["read"]}) as http:
         requests = [
@@ -289,7 +270,7 @@ async def test_a_batch_has_an_outcome_for_each(world: World) -> None:
         assert again["outcomes"] == outcomes[:1]
 
 
-async def test_batches_are_bounded(world: World) -> None:
+async def test_batches_are_bounded(world: HttpWorld) -> None:
     async with world.http() as http:
         for requests in ([], [{"content": "x"}] * (BATCH_MAX + 1), [{}], [5]):
             await http.refused(400, "bad_command", "POST", "/v1/runs/batch", {"requests": requests})
@@ -304,6 +285,6 @@ async def test_batches_are_bounded(world: World) -> None:
     await gateway.kill()
 
 
-async def test_bodies_are_json(world: World) -> None:
+async def test_bodies_are_json(world: HttpWorld) -> None:
     async with world.http() as http:
         assert orjson.loads((await http.ask("POST", "/v1/runs", b'{"content":"x","wait":0}')).body)["inputId"]

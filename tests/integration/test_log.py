@@ -17,6 +17,7 @@ from broker.errors import InvalidName, Unavailable, WrongSequence
 from broker.events import Entry, InputSent, OtherEvent, Participant, SessionOwner, TextMessageContent
 from broker.interfaces import Of
 from broker.jetstream.connection import Connection
+from broker.jetstream.direct import TooManySubjects
 from broker.jetstream.log import JetStreamLog
 from broker.jetstream.topology import Topology
 from broker.subjects import MAIN_LANE, SessionSubjects, place_of
@@ -98,6 +99,37 @@ async def test_everything_is_in_one_order(nats_server: NatsNode) -> None:
         assert head.seq == entries[-1][0]
 
 
+async def test_the_last_records_up_to_a_record(nats_server: NatsNode) -> None:
+    """By which a gateway knows whether it has missed anything: of this session alone, and no deltas."""
+    async with opened(nats_server.url) as it:
+        other = Opened(it.connection, it.log, it.log.subjects("s-2"))
+        first = await it.input("a")
+        fence = await it.claim(0)
+        early = await it.append(fence, 1)
+        await other.input("b")
+        delta = await it.append(fence, 2, off=0)
+        second = await it.input("c")
+        late = await it.append(fence, 3)
+        inputs, events, owner = it.subjects.inputs, it.subjects.events(MAIN_LANE), it.subjects.owner(MAIN_LANE)
+        assert await it.log.lasts(it.subjects, first) == {inputs: first}
+        assert await it.log.lasts(it.subjects, early) == {inputs: first, owner: fence, events: early}
+        assert await it.log.lasts(it.subjects, second) == {inputs: second, owner: fence, events: early}
+        assert await it.log.lasts(it.subjects, late) == {inputs: second, owner: fence, events: late}
+        for no_record in (delta, late + 1):
+            assert await it.log.lasts(it.subjects, no_record) is None
+
+
+async def test_a_session_with_more_lanes_than_can_be_asked_for_is_followed_all_the_same(nats_server: NatsNode) -> None:
+    async with opened(nats_server.url) as it:
+        for number in range(1025):
+            last = await it.log.claim(it.subjects, f"lane-{number}", 0, W1, 1)
+        with pytest.raises(TooManySubjects):
+            await it.log.lasts(it.subjects, last)
+        async with it.log.tail(it.subjects, last) as tail:
+            assert await tail.next() == []
+            assert await tail.has_all(last)
+
+
 async def test_sessions_do_not_see_each_other(nats_server: NatsNode) -> None:
     async with opened(nats_server.url) as it:
         other = Opened(it.connection, it.log, it.log.subjects("s-2"))
@@ -112,6 +144,20 @@ async def test_sessions_do_not_see_each_other(nats_server: NatsNode) -> None:
         assert await it.log.read(it.log.subjects("never-written"), 0) == ([], True)
         with pytest.raises(InvalidName):
             it.log.subjects("s.>")
+
+
+async def test_a_question_that_was_lost_with_a_leader_is_asked_again(nats_server: NatsNode) -> None:
+    """It is answered long before its time is up. A write is not: it may have been stored."""
+    async with proxy_to(nats_server.url) as proxy, opened(proxy.url, ack_timeout_s=10 * WAIT_S) as it:
+        stored = await it.input("a")
+        proxy.swallow_requests = True
+        async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+            asking = tasks.create_task(it.log.head(it.subjects))
+            await proxy.swallowed.wait()
+            proxy.swallow_requests = False
+        head = asking.result()
+        assert head is not None
+        assert head.seq == stored
 
 
 async def test_reading_comes_in_pages(nats_server: NatsNode) -> None:
@@ -191,18 +237,23 @@ async def test_a_new_stream_is_a_new_epoch(nats_server: NatsNode) -> None:
 
 async def test_the_checkpoint_is_the_newest_alone(nats_server: NatsNode) -> None:
     async with opened(nats_server.url) as it:
-        assert await it.log.read_checkpoint(it.subjects) is None
+
+        async def newest() -> bytes | None:
+            stored = await it.log.read_checkpoint(it.subjects)
+            return None if stored is None else stored.body
+
+        assert await newest() is None
         fence = await it.claim(0)
         for body in (b'{"v":1}', b'{"v":2}', b'{"v":3}'):
             await it.log.write_checkpoint(it.subjects, MAIN_LANE, fence, body)
-        assert await it.log.read_checkpoint(it.subjects) == b'{"v":3}'
+        assert await newest() == b'{"v":3}'
         assert (await it.connection.api("STREAM.INFO.S00"))["state"]["messages"] == 2, "the claim and one checkpoint"
         assert await it.ids() == [(await it.ids())[0]], "it is no entry of the log"
         later = await it.claim(fence, W2)
         with pytest.raises(WrongSequence):
             await it.log.write_checkpoint(it.subjects, MAIN_LANE, fence, b'{"v":4}')
         await it.log.write_checkpoint(it.subjects, MAIN_LANE, later, b'{"v":5}')
-        assert await it.log.read_checkpoint(it.subjects) == b'{"v":5}'
+        assert await newest() == b'{"v":5}'
 
 
 # --- fences ----------------------------------------------------------------------------------------------------------

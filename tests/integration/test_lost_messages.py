@@ -5,23 +5,28 @@ from __future__ import annotations
 import asyncio
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
-from nats.aio.msg import Msg
 
-from antiphon.gateway_process import running_gateway
-from antiphon.place import make_token
-from antiphon.processes import BrokerSettings
-from broker.config import LogSettings, NatsSettings
-from broker.events import Entry, InputSent, MessageSegment, Participant, TextMessageContent, TextMessageStart
-from broker.jetstream.connection import Connection
+from broker.events import (
+    Entry,
+    InputCancelRequested,
+    InputSent,
+    MessageSegment,
+    Participant,
+    TextMessageContent,
+    TextMessageStart,
+)
+from broker.interfaces import Stored
 from broker.jetstream.log import JetStreamLog
 from broker.jetstream.tailing import JetStreamTail
-from broker.jetstream.topology import Topology
 from broker.subjects import SessionSubjects
-from gateway.config import GatewaySettings
+from gateway.feed import Feed
+from tests.support.inside import gateway_inside
 from tests.support.nats import NatsNode
 from tests.support.place import Place
+from tests.support.plane import LaneOwner, refused
 from tests.support.rawclient import Wire, join
 
 SESSION = "lossy"
@@ -93,39 +98,101 @@ async def test_clients_of_a_gateway_that_loses_messages_end_with_the_log(
     received = JetStreamTail._on_message
     lost, losing = 0, True
 
-    async def lossy(self: JetStreamTail, msg: Msg) -> None:
+    def lossy(self: JetStreamTail, headers: bytes, body: bytes) -> None:
         nonlocal lost
         if losing and chance.random() < 0.2:
             lost += 1
         else:
-            await received(self, msg)
+            received(self, headers, body)
 
     monkeypatch.setattr(JetStreamTail, "_on_message", lossy)
-    broker = BrokerSettings(NatsSettings(nats_url=nats_server.url), LogSettings(partitions=2, join_recheck_s=0.0))
-    secret = "a secret of more than thirty-two bytes"
-    async with Connection(broker.nats, name="test") as connection, JetStreamLog(connection, broker.log) as log:
-        await Topology(connection, broker.log).apply()
-        await log.prepare()
-        subjects = log.subjects(SESSION)
-        settings = GatewaySettings(port=0, jwt_secret=secret, ring_entries=chance.choice((4, 512)))
-        async with running_gateway(broker, settings) as (_, url):
-            token = make_token(secret, "user-1", None, {"*": ["read"]})
-            writer = Writer(log, subjects, chance)
-            await writer.begin()
-            async with await Wire.open(url, token) as wire:
-                place = Place(SESSION)
-                await wire.subscribe(place)
-                await wire.follow(place, lambda p: p.caught_up)
-                await writer.write(60)
-                losing = False
-                await writer.end()
-                live = await _read_to_the_end(wire, place)
-            every = Place(SESSION, every=True)
-            await join(url, token, every)
+    async with gateway_inside(nats_server.url, ring_entries=chance.choice((4, 512))) as gateway:
+        token = gateway.token("read")
+        writer = Writer(gateway.log, gateway.log.subjects(SESSION), chance)
+        await writer.begin()
+        async with await Wire.open(gateway.url, token) as wire:
+            place = Place(SESSION)
+            await wire.subscribe(place)
+            await wire.follow(place, lambda p: p.caught_up)
+            await writer.write(60)
+            losing = False
+            await writer.end()
+            live = await _read_to_the_end(wire, place)
+        every = Place(SESSION, every=True)
+        await join(gateway.url, token, every)
     assert lost > 0, "nothing was lost, so nothing was shown"
     assert str(live.texts["m"]) == str(every.texts["m"])
     assert live.lost == live.twice == 0
     assert not live.texts["m"].holes
+
+
+async def test_a_command_is_not_answered_by_what_was_folded_without_a_lost_entry(
+    nats_server: NatsNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An input is applied, which its gateway misses, and taken back. When the write is confirmed, the loss has come to light."""
+    received, stored, reset = JetStreamTail._on_message, JetStreamLog.append_input, Feed._reset
+    losing, afresh = False, asyncio.Event()
+
+    def lossy(self: JetStreamTail, headers: bytes, body: bytes) -> None:
+        if not (losing and b"input.applied" in body):
+            received(self, headers, body)
+
+    def noticed(self: Feed) -> None:
+        reset(self)
+        afresh.set()
+
+    async def late(self: JetStreamLog, subjects: SessionSubjects, entry: Entry, message_id: str, *more: Any) -> Stored:
+        nonlocal losing
+        if isinstance(entry.events[0], InputCancelRequested):
+            losing = True
+            await owner.start("first")
+            found = await stored(self, subjects, entry, message_id, *more)
+            for tails in self._tails.values():
+                for tail in tails:
+                    tail.disturbed()
+            await afresh.wait()
+            return found
+        return await stored(self, subjects, entry, message_id, *more)
+
+    monkeypatch.setattr(JetStreamTail, "_on_message", lossy)
+    monkeypatch.setattr(Feed, "_reset", noticed)
+    monkeypatch.setattr(JetStreamLog, "append_input", late)
+    async with gateway_inside(nats_server.url) as gateway, await Wire.open(gateway.url, gateway.token()) as wire:
+        owner = LaneOwner(gateway.log, SESSION)
+        await wire.input(SESSION, "first", "do something")
+        await owner.claim()
+        await refused(wire, "input_already_applied", "input.cancel", session=SESSION, inputId="first")
+
+
+@pytest.mark.parametrize("lost", ["behind its own entry", "as the last one"])
+async def test_a_command_is_answered_by_all_that_is_before_its_entry(
+    nats_server: NatsNode, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """An input is applied, which its gateway misses, and taken back. Nothing tells the gateway that it has missed anything."""
+    received, stored = JetStreamTail._on_message, JetStreamLog.append_input
+    missed: list[bytes] = []
+
+    def lossy(self: JetStreamTail, headers: bytes, body: bytes) -> None:
+        if b"input.applied" in body:
+            missed.append(body)
+        else:
+            received(self, headers, body)
+
+    async def late(self: JetStreamLog, subjects: SessionSubjects, entry: Entry, message_id: str, *more: Any) -> Stored:
+        if lost == "behind its own entry" and isinstance(entry.events[0], InputCancelRequested):
+            await owner.start("first")
+        return await stored(self, subjects, entry, message_id, *more)
+
+    monkeypatch.setattr(JetStreamTail, "_on_message", lossy)
+    monkeypatch.setattr(JetStreamLog, "append_input", late)
+    async with gateway_inside(nats_server.url) as gateway, await Wire.open(gateway.url, gateway.token()) as wire:
+        owner = LaneOwner(gateway.log, SESSION)
+        await wire.input(SESSION, "first", "do something")
+        await owner.claim()
+        if lost == "as the last one":
+            await owner.start("first")
+        await refused(wire, "input_already_applied", "input.cancel", session=SESSION, inputId="first")
+    assert missed, "nothing was lost, so nothing was shown"
 
 
 async def _read_to_the_end(wire: Wire, place: Place) -> Place:

@@ -226,7 +226,10 @@ async def _all_see_the_same(stack: Stack, gateways: list[Process]) -> None:
         for id_, text in latest.texts.items():
             assert str(text) == str(log.texts[id_])
         assert len(latest.texts) >= min(len(log.texts), 15)
-    assert len({log.digest() for log in logs}) == 1
+    # After the last run only the owner's release may follow, which may have come to one gateway only.
+    shortest = min(len(log.entries) for log in logs)
+    assert shortest >= max(len(log.entries) for log in logs) - 1
+    assert all(log.entries[:shortest] == logs[0].entries[:shortest] for log in logs)
     assert all(log.ended == logs[0].ended for log in logs)
 
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import datetime as dt
-import ipaddress
+import dataclasses
+import json
+import os
+import shutil
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from broker.config import NatsSettings
-from broker.errors import ConfigError
+from broker.errors import ConfigError, NotPermitted
 from broker.jetstream.connection import Connection
-from broker.jetstream.server import find_binary
 from broker.jetstream.tls import tls_context
+from broker.nats_config import Login, users_config
+from broker.permissions import Role, User
+from tests.support.certificates import Authority
 from tests.support.nats import NatsNode, free_ports
+from tests.support.served_nats import served
 
 WAIT_S = 10.0
 
@@ -30,63 +31,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed <StreamWriter:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning"),
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Authority:
-    """A certificate authority in a directory, where it also puts what it signs."""
-
-    directory: Path
-    name: str
-    key: ec.EllipticCurvePrivateKey
-
-    @classmethod
-    def made(cls, directory: Path, name: str) -> Authority:
-        authority = cls(directory, name, ec.generate_private_key(ec.SECP256R1()))
-        builder = authority.builder(name, authority.key).add_extension(x509.BasicConstraints(True, None), True)
-        authority.write(name, builder)
-        return authority
-
-    @property
-    def file(self) -> str:
-        return str(self.directory / f"{self.name}.crt")
-
-    def signs(self, name: str) -> tuple[str, str]:
-        """The files of a new certificate for 127.0.0.1, and of its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        certificate = self.write(name, self.builder(name, key).add_extension(address, False))
-        path = self.directory / f"{name}.key"
-        path.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return certificate, str(path)
-
-    def builder(self, name: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        now = dt.datetime.now(dt.UTC)
-        issuer = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
-        return (
-            x509.CertificateBuilder()
-            .subject_name(_named(name))
-            .issuer_name(_named(self.name))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(hours=1))
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), False)
-        )
-
-    def write(self, name: str, builder: x509.CertificateBuilder) -> str:
-        path = self.directory / f"{name}.crt"
-        path.write_bytes(builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-        return str(path)
-
-
-def _named(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,25 +58,8 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         f'host: 127.0.0.1, port: {port}\njetstream {{ store_dir: "{tmp_path}/js" }}\n'
         f'tls {{ cert_file: "{certificate}", key_file: "{key}", ca_file: "{authority.file}", verify: true }}\n'
     )
-    process = await asyncio.create_subprocess_exec(
-        find_binary(), "-c", str(tmp_path / "nats.conf"), "-l", str(tmp_path / "nats.log")
-    )
-    try:
-        await _listening(port)
+    async with served(tmp_path / "nats.conf", port):
         yield Site(authority, port)
-    finally:
-        process.kill()
-        await process.wait()
-
-
-async def _listening(port: int) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.close()
-                return
-            await asyncio.sleep(0.02)
 
 
 async def failure(connection: Connection) -> str:
@@ -168,6 +95,44 @@ async def test_who_shows_what_another_signed_is_not_let_in(site: Site, tmp_path:
     settings = site.settings(nats_ca_file=site.authority.file, nats_cert_file=certificate, nats_key_file=key)
     async with Connection(settings, name="test") as connection:
         await failure(connection)
+
+
+async def test_a_certificate_for_another_name_is_refused(site: Site) -> None:
+    """The server's is for 127.0.0.1."""
+    certificate, key = site.authority.signs("client")
+    files = {"nats_ca_file": site.authority.file, "nats_cert_file": certificate, "nats_key_file": key}
+    settings = dataclasses.replace(site.settings(**files), nats_url=f"tls://localhost:{site.port}")
+    async with Connection(settings, name="test") as connection:
+        assert "Hostname mismatch" in await failure(connection)
+
+
+async def test_a_certificate_tells_the_user_and_is_changed_without_a_restart(tmp_path: Path) -> None:
+    authority, [port] = Authority.made(tmp_path, "authority"), free_ports(1)
+    server, server_key = authority.signs("server")
+    config = users_config([Login("CN=worker", User(Role.WORKER), "x"), Login("CN=gateway", User(Role.GATEWAY), "x")], 2)
+    for user in config["authorization"]["users"]:
+        del user["password"]
+    tls = {"cert_file": server, "key_file": server_key, "ca_file": authority.file, "verify_and_map": True}
+    (tmp_path / "nats.conf").write_text(json.dumps({"host": "127.0.0.1", "port": port, "tls": tls, **config}))
+    certificate, key = authority.signs("worker")
+    async with served(tmp_path / "nats.conf", port) as pid:
+        files = {"nats_ca_file": authority.file, "nats_cert_file": certificate, "nats_key_file": key}
+        settings = dataclasses.replace(Site(authority, port).settings(**files), nats_inbox="_INBOX_worker")
+        async with Connection(settings, name="test") as connection:
+            await asyncio.wait_for(connection.wait_connected(), WAIT_S)
+            assert (await connection.call("$SYS.REQ.USER.INFO"))["data"]["user"] == "CN=worker"
+            # Another certificate takes the place of the first, here of another user; the server sends everybody away.
+            other, other_key = authority.signs("gateway")
+            shutil.copyfile(other, certificate)
+            shutil.copyfile(other_key, key)
+            back = asyncio.Event()
+            connection.on_disturbed(lambda _: back.set())
+            del config["authorization"]["users"][0]
+            (tmp_path / "nats.conf").write_text(json.dumps({"host": "127.0.0.1", "port": port, "tls": tls, **config}))
+            os.kill(pid, signal.SIGHUP)
+            await asyncio.wait_for(back.wait(), WAIT_S)
+            with pytest.raises(NotPermitted, match="ANTIPHON_NATS_INBOX"):
+                await connection.call("$SYS.REQ.USER.INFO")
 
 
 async def test_tls_cannot_be_switched_off_by_the_other_side(nats_server: NatsNode, tmp_path: Path) -> None:

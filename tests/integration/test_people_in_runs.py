@@ -29,6 +29,8 @@ from broker.subjects import MAIN_LANE
 from tests.support.nats import NatsNode
 from tests.support.site import USER, WAIT_S, Site, open_site, said
 
+pytestmark = pytest.mark.nats_roles
+
 BOSS = Participant("user", "boss", roles=("boss",))
 CHIEF = Participant("user", "chief", roles=("boss",))
 SUPPORT = Participant("user", "user-9", "Support", ("support",))

@@ -16,6 +16,8 @@ from broker.transcript import Transcript
 from tests.support.nats import NatsNode
 from tests.support.site import Site, open_site, said
 
+pytestmark = pytest.mark.nats_roles
+
 POOLS = "default,helper,third"
 
 

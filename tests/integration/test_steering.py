@@ -14,6 +14,8 @@ from broker.transcript import Transcript
 from tests.support.nats import NatsNode
 from tests.support.site import Site, open_site, said
 
+pytestmark = pytest.mark.nats_roles
+
 
 async def steps(ctx: SessionContext) -> None:
     """Says "one", waits for "more" in steps, says what it was steered to."""

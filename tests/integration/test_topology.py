@@ -13,7 +13,7 @@ from broker.config import LogSettings, NatsSettings
 from broker.errors import TopologyError, Unavailable
 from broker.jetstream.connection import Connection
 from broker.jetstream.log import JetStreamLog
-from broker.jetstream.topology import Topology, stored_partitions, wanted_consumers, wanted_streams
+from broker.jetstream.topology import ALARM_CONSUMER, Topology, stored_partitions, wanted_consumers, wanted_streams
 from tests.support.dev import run
 from tests.support.nats import NatsCluster, NatsNode
 
@@ -31,7 +31,7 @@ async def test_apply_makes_everything_and_then_nothing(nats_server: NatsNode) ->
         topology = Topology(connection, SETTINGS)
         made = await topology.apply()
         wanted = {f"stream {name}" for name in wanted_streams(SETTINGS)}
-        wanted |= {f"consumer {name}" for name in wanted_consumers(SETTINGS)}
+        wanted |= {f"consumer {name}" for name in (*wanted_consumers(SETTINGS), ALARM_CONSUMER)}
         assert {drift.where for drift in made} == wanted
         assert all(str(drift).endswith("is missing") for drift in made)
         assert await topology.apply() == []
@@ -44,7 +44,7 @@ async def test_an_empty_server_lacks_everything(nats_server: NatsNode) -> None:
     async with connected(nats_server.url) as connection:
         topology = Topology(connection, SETTINGS)
         missing = await topology.check()
-        assert len(missing) == len(wanted_streams(SETTINGS)) + len(wanted_consumers(SETTINGS))
+        assert len(missing) == len(wanted_streams(SETTINGS)) + len(wanted_consumers(SETTINGS)) + 1
         assert all(drift.have is None for drift in missing)
         assert [str(drift) for drift in await topology.check_shape()] == ["the topology is missing"]
         assert await stored_partitions(connection) is None

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import AsyncIterator
 
 import orjson
 import pytest
 
-from broker.events import SessionDeleted
+from broker.attachments import Attachment
+from broker.carrying import CarryingError
+from broker.clock import now_ms
+from broker.config import AttachmentSettings
+from broker.events import Entry, InputSent, SessionDeleted
+from broker.jetstream.attachments import JetStreamAttachments
 from broker.loading import load
 from broker.state import SessionState
-from broker.subjects import MAIN_LANE
+from broker.subjects import MAIN_LANE, AttachmentPlace
 from broker.transcript import Transcript
 from broker.transfer import Deleted, Into, TransferError, exported, restore
 from broker.view import public_view
 from tests.support.lagging import LaggingLog
 from tests.support.nats import NatsNode
-from tests.support.site import Site, open_site
+from tests.support.site import USER, Site, open_site
 from tests.support.stack import read_entries
 
 
@@ -132,3 +139,63 @@ async def test_deltas_that_have_aged_out_are_no_difference(nats_server: NatsNode
             await restore(site.log, subjects, given(spoilt), into=Into.SAME)
         with pytest.raises(TransferError, match="lacks this entry"):
             await restore(site.log, site.log.subjects("absent"), given(whole), into=Into.SAME)
+
+
+# --- attachments -----------------------------------------------------------------------------------------------------
+
+
+async def attached(site: Site, session: str, id_: str, data: bytes, begun: int = 0) -> None:
+    """An attachment, and an input that refers to it."""
+    store, place = JetStreamAttachments(site.connection, AttachmentSettings()), AttachmentPlace(session, begun)
+    digest = hashlib.sha256(data).hexdigest()
+    async with store.upload(place, id_) as upload:
+        await upload.write(data)
+        stored = await upload.commit(Attachment(id_, f"{id_}.bin", "text/plain", len(data), digest, "user-1", 5, True))
+    assert stored is not None
+    entry = Entry(f"i-{id_}", now_ms(), (InputSent(f"i-{id_}", "look", None, [stored.reference()]),), by=USER)
+    await site.log.append_input(site.log.subjects(session), entry, entry.id)
+
+
+async def test_attachments_come_along_into_the_life_that_has_them(nats_server: NatsNode) -> None:
+    async with open_site(nats_server.url) as site:
+        store = JetStreamAttachments(site.connection, AttachmentSettings())
+        old, new = site.log.subjects("old"), site.log.subjects("new")
+        await attached(site, "old", "gone", b"before")
+        deleted = Entry("delete:1", now_ms(), (SessionDeleted(),), by=USER)
+        begun = (await site.log.append_input(old, deleted, deleted.id)).seq
+        await site.log.forget_before(old, begun)
+        data = os.urandom(300_000)
+        await attached(site, "old", "a", data, begun)
+        await attached(site, "old", "b", b"", begun)
+        lines = [line async for line in exported(site.log, old, store)]
+        await restore(site.log, new, given(lines), attachments=store)
+        state = (await load(site.log, new)).state
+        place = AttachmentPlace("new", state.deleted_seq)
+        found = await store.listed(place)
+        assert [(a.id, a.used, a.by, a.at) for a in found] == [("a", True, "user-1", 5), ("b", True, "user-1", 5)]
+        assert b"".join([piece async for piece in store.read(place, found[0])]) == data
+        again = await restore(site.log, new, given(lines), into=Into.PART, attachments=store)
+        assert again.written == 0
+        await restore(site.log, new, given(lines), into=Into.SAME, attachments=store)
+        await store.remove(place, found[1])
+        with pytest.raises(CarryingError, match="lacks the attachment 'b'"):
+            await restore(site.log, new, given(lines), into=Into.SAME, attachments=store)
+        await restore(site.log, new, given(lines), into=Into.PART, attachments=store)
+        assert len(await store.listed(place)) == 2
+
+
+async def test_lines_of_attachments_that_are_spoilt_leave_nothing(nats_server: NatsNode) -> None:
+    async with open_site(nats_server.url) as site:
+        store = JetStreamAttachments(site.connection, AttachmentSettings())
+        await attached(site, "old", "a", b"abc")
+        whole = [line async for line in exported(site.log, site.log.subjects("old"), store)]
+        assert [orjson.loads(line).keys() for line in whole[-2:]] == [{"attachment": 0}.keys(), {"piece": 0}.keys()]
+        for n, bad in enumerate((b'{"piece":"!"}', b'{"piece":"YWJk"}', b'{"piece":7}')):
+            subjects = site.log.subjects(f"new-{n}")
+            with pytest.raises(CarryingError):
+                await restore(site.log, subjects, given([*whole[:-1], bad]), attachments=store)
+            assert await store.listed(AttachmentPlace(f"new-{n}", 0)) == []
+        with pytest.raises(CarryingError):
+            await restore(
+                site.log, site.log.subjects("new-9"), given([*whole[:-2], b'{"attachment":{}}']), attachments=store
+            )

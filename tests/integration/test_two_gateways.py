@@ -11,12 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from antiphon_client import CaughtUp, Client, Session
 from broker.loading import load, read_messages
 from broker.view import public_view
 from tests.support.bare import Bare, bare
 from tests.support.nats import NatsNode
 from tests.support.stack import Process, Stack
+
+pytestmark = pytest.mark.nats_roles
 
 SESSIONS = 3
 ACTORS = 4

@@ -21,6 +21,8 @@ from broker.transcript import Transcript
 from tests.support.nats import NatsNode
 from tests.support.site import WAIT_S, Site, Working, open_site, said
 
+pytestmark = pytest.mark.nats_roles
+
 USER_1 = (Member("user-1", "laptop"),)
 
 

@@ -23,11 +23,17 @@ from tests.support.nats import NatsNode
 from tests.support.site import LEASE_S, USER, WAIT_S, Site, open_site, said, tokens
 from tests.support.stack import Stack, open_log
 
+pytestmark = pytest.mark.nats_roles
+
+LONG_LEASE_S = 40.0
+"""No machine is so busy that what waits for a lease could be taken for what is only slow, or the other way round."""
+
+
 # --- leaving -------------------------------------------------------------------------------------------------------
 
 
 async def test_a_leaving_worker_ends_its_run_and_hands_over_what_waits(nats_server: NatsNode) -> None:
-    async with open_site(nats_server.url) as site:
+    async with open_site(nats_server.url, lease_s=LONG_LEASE_S) as site:
         async with site.working() as first:
             running = await site.send("s", "stream 40 tokens at 80/s", "a")
             waiting = await site.send("s", "then this", "b")
@@ -41,7 +47,7 @@ async def test_a_leaving_worker_ends_its_run_and_hands_over_what_waits(nats_serv
         begin = time.monotonic()
         async with site.working():
             transcript = await site.ended("s", waiting)
-            assert time.monotonic() - begin < LEASE_S, "the job was handed over, not left to its lease"
+            assert time.monotonic() - begin < LONG_LEASE_S / 2, "the job was handed over, not left to its lease"
             assert said(transcript) == tokens(40) + "then this"
             assert transcript.state.runs == {}
             await site.has_jobs(0)
@@ -61,14 +67,14 @@ async def test_a_run_that_outlasts_the_drain_goes_on_at_another_worker(nats_serv
 
 
 async def test_an_idle_worker_leaves_and_takes_no_job_with_it(nats_server: NatsNode) -> None:
-    async with open_site(nats_server.url) as site:
+    async with open_site(nats_server.url, lease_s=LONG_LEASE_S) as site:
         async with site.working() as first:
             await first.left()
         run_id = await site.send("s", "hello", "a")
         begin = time.monotonic()
         async with site.working():
             await site.ended("s", run_id)
-        assert time.monotonic() - begin < LEASE_S
+        assert time.monotonic() - begin < LONG_LEASE_S / 2
 
 
 async def test_a_second_signal_leaves_at_once(nats_server: NatsNode, tmp_path: Path) -> None:
@@ -126,13 +132,13 @@ async def test_no_more_lanes_are_worked_on_than_there_is_room_for(nats_server: N
 
 async def test_inputs_sent_the_moment_a_run_ends_do_not_wait_for_a_lease(nats_server: NatsNode) -> None:
     """The next input comes while the lane is being let go of, again and again."""
-    async with open_site(nats_server.url) as site, site.working():
+    async with open_site(nats_server.url, lease_s=LONG_LEASE_S) as site, site.working():
         slowest_s = 0.0
         for i in range(50):
             begin = time.monotonic()
             await site.ended("s", await site.send("s", "nothing", f"a{i}"))
             slowest_s = max(slowest_s, time.monotonic() - begin)
-        assert slowest_s < LEASE_S / 2
+        assert slowest_s < LONG_LEASE_S / 2
         await site.has_jobs(0)
 
 

@@ -1,4 +1,4 @@
-"""A gateway and a worker that have had something to do, scraped by a real Prometheus: once for all tests here."""
+"""A gateway, a worker and a sender of webhooks that have had something to do, scraped by a real Prometheus: once for all tests here."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tests.monitoring.expressions import Known, filled_in
 from tests.support.nats import free_ports, single_server
 from tests.support.prometheus import ROOT, RULES, Prometheus, prometheus
 from tests.support.rawclient import http_get
+from tests.support.receiver import receiving, write_file
 from tests.support.stack import Stack
 
 DASHBOARD = ROOT / "deploy/grafana/dashboard.json"
@@ -79,14 +80,18 @@ def known(seen: Seen) -> Known:
 
 
 async def _see(directory: Path) -> Seen:
-    (worker_port,) = free_ports(1)
+    worker_port, webhook_port = free_ports(2)
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(single_server(directory / "nats"))
         env = {"ack_sample_s": "0.2", "session_linger_s": "0.1"}
         place = await stack.enter_async_context(Stack(directory / "stack", server.url, env=env))
         gateway = await place.gateway()
         await place.worker(worker_port=str(worker_port))
+        (receiver,) = await stack.enter_async_context(receiving("pager"))
+        file = write_file(directory / "hooks.json", receiver.table())
+        await place.webhooks(file, webhook_port=str(webhook_port))
         addresses = {"gateway": gateway.url, "worker": f"http://127.0.0.1:{worker_port}"}
+        addresses["webhooks"] = f"http://127.0.0.1:{webhook_port}"
         jobs = {job: [url.removeprefix("http://")] for job, url in addresses.items()}
         scraping = await stack.enter_async_context(prometheus(directory / "prometheus", jobs))
         async with asyncio.timeout(WAIT_S), Client(gateway.url, place.token()) as client:
@@ -118,7 +123,8 @@ async def _converse(client: Client, name: str) -> None:
 async def _seen_all(scraping: Prometheus) -> None:
     """Returns when every rule has been evaluated with what the last conversation has left."""
     wanted = f'sum(antiphon_worker_runs_total{{end="success"}}) == {CONVERSATIONS}'
-    while not await scraping.query(wanted):
+    told = f"sum(antiphon_webhook_delivered_total) >= {CONVERSATIONS - 1}"
+    while not (await scraping.query(wanted) and await scraping.query(told)):
         await asyncio.sleep(0.1)
     while any(rule["health"] == "unknown" for rule in await scraping.rules()):
         await asyncio.sleep(0.1)

@@ -12,6 +12,7 @@ from gateway.metrics import GatewayMetrics
 from tests.monitoring.conftest import DASHBOARD, Seen, alerts, panels, targets
 from tests.monitoring.expressions import Known, labels_of, parse
 from tests.monitoring.test_rules import record
+from webhooks.metrics import WebhookMetrics
 
 _ONLY_SOMETIMES = re.compile(r"> 0$|== [01]\)$")
 """Expressions that find nothing while all is well."""
@@ -39,7 +40,8 @@ def test_every_metric_is_on_the_dashboard_or_watched_by_an_alert(known: Known) -
 
 
 def test_processes_expose_what_the_code_declares(seen: Seen) -> None:
-    for component, registry in (("gateway", GatewayMetrics().registry), ("worker", WorkerMetrics().registry)):
+    declared = {"gateway": GatewayMetrics(), "worker": WorkerMetrics(), "webhooks": WebhookMetrics()}
+    for component, registry in ((name, metrics.registry) for name, metrics in declared.items()):
         exposed = {family.name for family in text_string_to_metric_families(seen.exposed[component])}
         assert {name for name in exposed if name.startswith("antiphon_")} == {
             family.name for family in registry.collect() if family.name.startswith("antiphon_")
@@ -49,8 +51,21 @@ def test_processes_expose_what_the_code_declares(seen: Seen) -> None:
 
 def test_no_label_names_a_session_a_user_or_a_connection(known: Known) -> None:
     labels = {label for name, values in known.samples.items() if name.startswith("antiphon_") for label in values}
-    allowed = {"agent", "code", "command", "component", "end", "kind", "le", "outcome", "pool", "python"}
-    assert labels <= allowed | {"reason", "state", "version"}
+    allowed = {
+        "agent",
+        "by",
+        "code",
+        "command",
+        "component",
+        "direction",
+        "end",
+        "endpoint",
+        "how",
+        "kind",
+        "le",
+        "limit",
+    }
+    assert labels <= allowed | {"operation", "outcome", "pool", "priority", "python", "reason", "state", "version"}
 
 
 def test_a_process_exposes_few_series(seen: Seen) -> None:

@@ -68,7 +68,7 @@ def test_no_alert_fires_while_all_is_well(seen: Seen) -> None:
     assert not firing
 
 
-@pytest.mark.parametrize("component", ["gateway", "worker"])
+@pytest.mark.parametrize("component", ["gateway", "worker", "webhooks"])
 def test_promtool_finds_nothing_wrong_with_the_metrics(seen: Seen, component: str) -> None:
     command = [tools() / "promtool", "check", "metrics"]
     found = subprocess.run(command, check=False, input=seen.exposed[component], text=True, capture_output=True)

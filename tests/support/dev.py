@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 READY_WAIT_S = 30.0
-END_WAIT_S = 20.0
+END_WAIT_S = 45.0
 COMMAND = (sys.executable, "-m", "antiphon")
 
 
@@ -73,7 +73,7 @@ class Dev:
 
 
 @asynccontextmanager
-async def dev(directory: Path, *args: str, **env: str) -> AsyncIterator[Dev]:
+async def dev(directory: Path, *args: str, cwd: Path | None = None, **env: str) -> AsyncIterator[Dev]:
     """`antiphon dev` with its data in `directory`, ready. `env` without its prefix; all of it is gone at the end."""
     log = directory.with_suffix(".log")
     with log.open("wb") as file:
@@ -81,6 +81,7 @@ async def dev(directory: Path, *args: str, **env: str) -> AsyncIterator[Dev]:
             *COMMAND,
             *("dev", "--data", str(directory), "--port", "0", *args),
             env=environment(**env),
+            cwd=cwd,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=file,
             stderr=asyncio.subprocess.STDOUT,

@@ -23,8 +23,10 @@ import nats.js.errors
 import pytest
 from nats.aio.client import Client
 
+from broker.jetstream.probe import UserOptions
 from broker.jetstream.server import ClusterOptions, EmbeddedServer, PortInUse, ServerOptions
 from tests.support.containers import ContainerServer, in_containers
+from tests.support.roles import RoleUsers
 
 _CLUSTER_SIZE = 3
 _READY_TIMEOUT_S = 30.0
@@ -32,6 +34,7 @@ _START_ATTEMPTS = 3
 _POLL_S = 0.02
 _PORTS = range(20_000, 32_000)
 _PORT_SHARES = 8
+_ROLES_ASKED = [False]
 _given: deque[int] = deque(maxlen=200)
 """Who was given one of these may not listen on it yet."""
 
@@ -103,7 +106,9 @@ class NatsNode:
 
     @property
     def url(self) -> str:
-        return f"nats://{self.options.host}:{self.options.port}"
+        users = self.options.users
+        who = f"{users.name}:{users.password}@" if users else ""
+        return f"nats://{who}{self.options.host}:{self.options.port}"
 
     @property
     def name(self) -> str:
@@ -249,21 +254,31 @@ async def _ignore(_: Exception) -> None:
 
 
 @contextlib.asynccontextmanager
-async def single_server(directory: Path, *, sync_always: bool = False) -> AsyncIterator[NatsNode]:
-    """One server, R1. Without `sync_always` no fsync per write: what a killed process had written stays readable."""
+async def single_server(
+    directory: Path, *, sync_always: bool = False, roles: bool | None = None
+) -> AsyncIterator[NatsNode]:
+    """One server, R1. Without `sync_always` no fsync per write: what a killed process had written stays readable.
+
+    With `roles` its users may do what their roles need, and nothing else (`tests.support.roles`); None: as
+    `--nats-roles` says.
+    """
+    users = _users(directory, roles)
 
     def options() -> list[ServerOptions]:
         port, http_port = free_ports(2)
-        return [ServerOptions(data_dir=directory, port=port, http_port=http_port, sync_always=sync_always)]
+        return [ServerOptions(data_dir=directory, port=port, http_port=http_port, sync_always=sync_always, users=users)]
 
     async with _started(options) as nodes:
         yield nodes[0]
 
 
 @contextlib.asynccontextmanager
-async def cluster(directory: Path, *, sync_always: bool = False) -> AsyncIterator[NatsCluster]:
-    """Three servers, ready for R3 streams."""
-    async with _started(lambda: _cluster_options(directory, sync_always=sync_always)) as nodes:
+async def cluster(
+    directory: Path, *, sync_always: bool = False, roles: bool | None = None
+) -> AsyncIterator[NatsCluster]:
+    """Three servers, ready for R3 streams. `roles` as for one."""
+    users = _users(directory, roles)
+    async with _started(lambda: _cluster_options(directory, users, sync_always=sync_always)) as nodes:
         running = NatsCluster(nodes)
         await running.wait_ready()
         yield running
@@ -285,10 +300,26 @@ async def _started(options: Callable[[], list[ServerOptions]]) -> AsyncIterator[
                 return
 
 
-def _cluster_options(directory: Path, *, sync_always: bool) -> list[ServerOptions]:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--nats-roles", action="store_true", help="users of NATS with the permissions of their roles alone"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    _ROLES_ASKED[:] = [bool(config.getoption("--nats-roles"))]
+
+
+def _users(directory: Path, roles: bool | None) -> UserOptions | None:
+    asked = _ROLES_ASKED[0] if roles is None else roles
+    # Passwords are in files of this machine, which containers do not see.
+    return RoleUsers.made(directory / "users").options() if asked and not in_containers() else None
+
+
+def _cluster_options(directory: Path, users: UserOptions | None, *, sync_always: bool) -> list[ServerOptions]:
     ports = free_ports(3 * _CLUSTER_SIZE)
     routes = tuple(f"nats-route://127.0.0.1:{port}" for port in ports[:_CLUSTER_SIZE])
-    first = ServerOptions(data_dir=directory, sync_always=sync_always)
+    first = ServerOptions(data_dir=directory, sync_always=sync_always, users=users)
     return [
         dataclasses.replace(
             first,
@@ -302,15 +333,19 @@ def _cluster_options(directory: Path, *, sync_always: bool) -> list[ServerOption
     ]
 
 
+def _marked(request: pytest.FixtureRequest) -> bool | None:
+    return True if request.node.get_closest_marker("nats_roles") else None
+
+
 @pytest.fixture
-async def nats_server(tmp_path: Path) -> AsyncIterator[NatsNode]:
-    """One R1 server of this test alone."""
-    async with single_server(tmp_path / "nats") as node:
+async def nats_server(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[NatsNode]:
+    """One R1 server of this test alone; in a module that is marked `nats_roles`, with the users of roles."""
+    async with single_server(tmp_path / "nats", roles=_marked(request)) as node:
         yield node
 
 
 @pytest.fixture
-async def nats_cluster(tmp_path: Path) -> AsyncIterator[NatsCluster]:
-    """Three servers of this test alone, ready for R3 streams."""
-    async with cluster(tmp_path / "nats") as running:
+async def nats_cluster(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[NatsCluster]:
+    """Three servers of this test alone, ready for R3 streams; users as for `nats_server`."""
+    async with cluster(tmp_path / "nats", roles=_marked(request)) as running:
         yield running

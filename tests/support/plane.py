@@ -84,8 +84,12 @@ class PlaneWorld:
     def session(self) -> str:
         return f"plane-{next(self._names)}"
 
-    def token(self, user: str, rights: Sequence[str] = EVERYTHING, roles: Sequence[str] = ()) -> str:
+    def token(
+        self, user: str, rights: Sequence[str] = EVERYTHING, roles: Sequence[str] = (), *, tenant: str = ""
+    ) -> str:
         claims: dict[str, Any] = {"sub": user, "exp": time.time() + 3600, "sessions": {"*": list(rights)}}
+        if tenant:
+            claims["tenant"] = tenant
         secret = (self.stack.directory / "secret").read_text()
         return jwt.encode(claims | {"roles": list(roles)}, secret, "HS256")
 

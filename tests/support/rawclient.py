@@ -70,7 +70,7 @@ class Wire:
         self._protocol = protocol
         self._cut_after = cut_after
         self._frames: deque[Frame] = deque()
-        self._replies: dict[int, Frame] = {}
+        self._replies: dict[int | None, Frame] = {}
         self._id = 0
         self._open = False
         self._over: WireClosed | None = None
@@ -78,14 +78,17 @@ class Wire:
         """Bytes that have come, all headers included."""
 
     @classmethod
-    async def open(cls, url: str, token: str, *, cut_after: int | None = None) -> Wire:
+    async def open(cls, url: str, token: str, *, cut_after: int | None = None, receive_buffer: int = 0) -> Wire:
         """Connects and says hello. With `cut_after` the socket is cut at that byte of what the server sends.
+
+        `receive_buffer`: as much as the kernel keeps that is not read, about; 0: as it likes.
 
         Raises WireClosed (Cut), Refusal, OSError.
         """
         uri = parse_uri(url.replace("http", "ws", 1) + "/v1/connect")
         protocol = ClientProtocol(uri, subprotocols=[Subprotocol("antiphon.v1")], max_size=None)
-        reader, writer = await asyncio.open_connection(uri.host, uri.port)
+        sock = await connected(uri.host, uri.port, receive_buffer)
+        reader, writer = await asyncio.open_connection(sock=sock)
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         wire = cls(reader, writer, protocol, cut_after)
         try:
@@ -156,6 +159,12 @@ class Wire:
             await self._pump()
         return self._frames.popleft()
 
+    async def complaint(self) -> Frame:
+        """The refusal of a frame whose id could not be read. Raises WireClosed."""
+        while None not in self._replies:
+            await self._pump()
+        return self._replies.pop(None)
+
     # --- the socket --------------------------------------------------------------------------------------------------
 
     def cut(self) -> None:
@@ -215,6 +224,24 @@ class Wire:
         for data in self._protocol.data_to_send():
             if data and not self._writer.transport.is_closing():
                 self._writer.write(data)
+
+
+async def connected(host: str, port: int, receive_buffer: int) -> socket.socket:
+    """A socket, for which the kernel keeps little that is not read, if it is so wished.
+
+    With the segments of loopback, which have 64 KB, a small window opens once in minutes: they are as on a network.
+    """
+    sock = socket.socket()
+    sock.setblocking(False)
+    if receive_buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1460)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, (host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 async def join(url: str, token: str, place: Place, wait_s: float = WAIT_S) -> int:

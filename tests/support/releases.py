@@ -19,6 +19,9 @@ BEFORE_PLANE: Final = "caa2fde"
 sessions' configs, presence or the index.
 """
 
+BEFORE_QUEUES: Final = "01453bf"
+"""One queue for each pool; claims that do not name their jobs."""
+
 
 def in_history(commit: str) -> bool:
     """Whether this clone has a commit: one without history has not."""

@@ -2,6 +2,7 @@
 
 Starts a nats-server and, as it is told, gateways and workers. A line in is a command as JSON, a line out its answer:
 `{"gateway": {…}}`, `{"worker": "module:agent", "pool": "p"}` → `{"number": 0, "url": "http://…"}`;
+`{"start": [{"gateway": …}, …]}` of several of them at once → `{"started": […]}`;
 `{"kill": 0}`, `{"terminate": 0}`, `{"output": 0}` of a process by its number; `{"token": {claims}, "ttl_s": 60}`.
 Ends, and everything with it, when its input does.
 """
@@ -38,6 +39,10 @@ async def _answer(stack: Stack, command: dict[str, Any]) -> dict[str, Any]:
             return _numbered(stack, await stack.gateway(**env))
         case {"worker": agent, "pool": pool}:
             return _numbered(stack, await stack.worker(agent, pool=pool))
+        case {"start": [*commands]}:
+            async with asyncio.TaskGroup() as tasks:
+                starting = [tasks.create_task(_answer(stack, each)) for each in commands]
+            return {"started": [task.result() for task in starting]}
         case {"kill": number}:
             await stack.processes[number].kill()
         case {"terminate": number}:

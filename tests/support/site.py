@@ -22,13 +22,15 @@ from broker.jetstream.connection import Connection
 from broker.jetstream.dispatch import JetStreamJobQueue
 from broker.jetstream.log import JetStreamLog
 from broker.jetstream.topology import Topology
+from broker.permissions import Role
 from broker.subjects import MAIN_LANE, place_of, run_id_of
 from broker.tail import StoredEntry
 from broker.transcript import Transcript
+from tests.support.roles import settings_of
 from tests.support.stack import read_entries
 
 LEASE_S = 1.5
-WAIT_S = 15.0
+WAIT_S = 45.0
 USER = Participant("user", "user-1")
 
 
@@ -42,12 +44,12 @@ class Site:
     log: JetStreamLog
     jobs: JetStreamJobQueue
 
-    async def send(self, session: str, content: str, input_id: str) -> str:
-        """Stores an input and offers its job, as a gateway does; returns the run's id."""
+    async def send(self, session: str, content: str, input_id: str, pool: str | None = None) -> str:
+        """Stores an input and offers its job, as a gateway does; returns the run's id. `pool`: as the session's config says."""
         subjects = self.log.subjects(session)
         entry = Entry(id=input_id, ts=1, events=(InputSent(input_id, content),), by=USER)
         await self.log.append_input(subjects, entry, input_id)
-        await self.jobs.offer(subjects, MAIN_LANE)
+        await self.jobs.offer(subjects, MAIN_LANE, pool)
         return run_id_of(input_id)
 
     async def say(self, session: str, event: Event, *, by: Participant = USER, id_: str | None = None) -> int:
@@ -93,10 +95,17 @@ class Site:
             while await self.queued_jobs() != count:
                 await asyncio.sleep(0.01)
 
+    async def has_no_jobs(self, wait_s: float) -> None:
+        """Returns when all work is done; for much of it."""
+        async with asyncio.timeout(wait_s):
+            while await self.queued_jobs():
+                await asyncio.sleep(0.1)
+
     @contextlib.asynccontextmanager
     async def working(self, agent: Agent = echo.agent, **settings: float | str) -> AsyncIterator[Working]:
         """A worker at work until the context ends; one that was not told to leave is cut short then."""
-        broker = BrokerSettings(NatsSettings(nats_url=self.url, ack_timeout_s=1.0), self.settings)
+        user = settings_of(self.url, Role.WORKER)
+        broker = BrokerSettings(NatsSettings(nats_url=self.url, ack_timeout_s=1.0, **user), self.settings)
         made = WorkerSettings(**{"concurrency": 8, "pull_wait_s": 1.0, **settings})  # type: ignore[arg-type]
         async with running_worker(broker, made, agent) as worker, asyncio.TaskGroup() as tasks:
             task = tasks.create_task(worker.run())
@@ -130,8 +139,10 @@ class Working:
 
 
 @contextlib.asynccontextmanager
-async def open_site(url: str, *, replicas: int = 1, pools: str = "default") -> AsyncIterator[Site]:
-    settings = LogSettings(partitions=2, replicas=replicas, lease_s=LEASE_S, pools=pools)
+async def open_site(
+    url: str, *, replicas: int = 1, pools: str = "default", lease_s: float = LEASE_S
+) -> AsyncIterator[Site]:
+    settings = LogSettings(partitions=2, replicas=replicas, lease_s=lease_s, pools=pools)
     async with Connection(NatsSettings(nats_url=url), name="site") as connection:
         await Topology(connection, settings).apply()
         async with JetStreamLog(connection, settings) as log:

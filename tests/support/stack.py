@@ -27,8 +27,9 @@ from broker.subjects import place_of
 from tests.support.containers import command, in_containers, signal_container
 from tests.support.nats import cluster, single_server
 from tests.support.rawclient import WAIT_S, http_get
+from tests.support.roles import environment_of
 
-READY_WAIT_S = 20.0
+READY_WAIT_S = 45.0
 STOP_WAIT_S = 20.0
 
 
@@ -106,6 +107,8 @@ class Stack:
     env: Mapping[str, str] = field(default_factory=dict)
     code: Path | None = None
     """Whose code processes run that are started from now on: a tree of `tests.support.releases`, or this one."""
+    ready_s: float = READY_WAIT_S
+    """How long a process may take to be ready: more for those that import a lot."""
     processes: list[Process] = field(default_factory=list)
     _started: int = 0
     _secret: str = field(default_factory=lambda: secrets.token_urlsafe(48))
@@ -136,6 +139,10 @@ class Stack:
         """A new worker."""
         return await self._start(f"worker-{agent.replace(':', '-')}", "worker", agent, **env)
 
+    async def start_worker(self, args: Sequence[str], **env: str) -> Process:
+        """A new worker, with arguments of its own in place of an agent."""
+        return await self._start("worker", "worker", *args, **env)
+
     async def start(self, gateways: int, workers: int = 1, **env: str) -> list[Process]:
         """Gateways, and workers of the agent `echo`, all started at once; returns the gateways."""
         async with asyncio.TaskGroup() as tasks:
@@ -143,6 +150,11 @@ class Stack:
             for _ in range(workers):
                 tasks.create_task(self.worker(**env))
         return [task.result() for task in started]
+
+    async def webhooks(self, file: Path, **env: str) -> Process:
+        """A new process that sends webhooks to the endpoints in a file, also on this machine."""
+        own = {"webhook_file": str(file), "webhook_networks": "127.0.0.0/8", "webhook_lease_s": "2"}
+        return await self._start("webhooks", "webhooks", **{**own, **env})
 
     @contextlib.asynccontextmanager
     async def log(self) -> AsyncIterator[JetStreamLog]:
@@ -168,18 +180,23 @@ class Stack:
         return await asyncio.create_subprocess_exec(
             *self._command(f"antiphon-{secrets.token_hex(6)}", args, env),
             cwd=self.code,
-            env=self._environment(env),
+            env=self._environment(args[0], env),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
 
     def token(
-        self, user: str = "user-1", sessions: Mapping[str, list[str]] | None = None, ttl_s: float = 3600.0
+        self,
+        user: str = "user-1",
+        sessions: Mapping[str, list[str]] | None = None,
+        ttl_s: float = 3600.0,
+        **claims: Any,
     ) -> str:
         """A token for all sessions with all rights, unless `sessions` says otherwise."""
-        claims = {"sub": user, "exp": time.time() + ttl_s, "sessions": dict(sessions or {"*": ["admin"]})}
-        return jwt.encode(claims, self._secret, "HS256")
+        now = time.time()
+        wire = {"sub": user, "iat": now, "exp": now + ttl_s, "sessions": dict(sessions or {"*": ["admin"]})}
+        return jwt.encode(wire | claims, self._secret, "HS256")
 
     async def _start(self, name: str, *args: str, **env: str) -> Process:
         self._started += 1
@@ -189,27 +206,27 @@ class Stack:
             process = await asyncio.create_subprocess_exec(
                 *self._command(container, args, env),
                 cwd=self.code,
-                env=self._environment(env),
+                env=self._environment(args[0], env),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=file,
                 stderr=asyncio.subprocess.STDOUT,
             )
         started = Process(name, "", log, process, container if in_containers() else "")
         self.processes.append(started)
-        started.url = await _ready(started)
+        started.url = await _ready(started, self.ready_s)
         return started
 
     def _command(self, name: str, args: Sequence[str], env: Mapping[str, str]) -> list[str]:
         if in_containers():
             # A worker's image has a port for its health, of which this machine has only one.
-            settings = {"ANTIPHON_WORKER_PORT": "0", **self._settings(env)}
+            settings = {"ANTIPHON_WORKER_PORT": "0", **self._settings(args[0], env)}
             return command(name, args, settings, self.directory / "secret")
         return [sys.executable, "-m", "antiphon", *args]
 
-    def _environment(self, extra: Mapping[str, str]) -> dict[str, str]:
-        return dict(os.environ) | self._settings(extra)
+    def _environment(self, command: str, extra: Mapping[str, str]) -> dict[str, str]:
+        return dict(os.environ) | self._settings(command, extra)
 
-    def _settings(self, extra: Mapping[str, str]) -> dict[str, str]:
+    def _settings(self, command: str, extra: Mapping[str, str]) -> dict[str, str]:
         own = {
             "NATS_URL": self.nats_url,
             "REPLICAS": str(self.replicas),
@@ -219,15 +236,16 @@ class Stack:
             "JWT_SECRET_FILE": str(self.directory / "secret"),
             "DRAIN_S": "1",
             "WORKER_DRAIN_S": "10",
+            **environment_of(self.nats_url, command),
             **self.env,
             **{name.upper(): value for name, value in extra.items()},
         }
         return {f"ANTIPHON_{name}": value for name, value in own.items()}
 
 
-async def _ready(process: Process) -> str:
+async def _ready(process: Process, wait_s: float) -> str:
     """Waits for the line `ready …`; returns what follows it."""
-    async with asyncio.timeout(READY_WAIT_S):
+    async with asyncio.timeout(wait_s):
         while process.running:
             for line in process.output().splitlines():
                 if line.startswith("ready "):

@@ -36,13 +36,15 @@ class Proxy:
         self.lose: bytes | None = None
         """Messages to a client whose subject has this in it get lost; `losing` must have been set before it connected."""
         self.losing = False
+        self.who = ""
+        """User and password, with an @, as in the address of the server."""
         self.lost = 0
         self._held: dict[asyncio.StreamWriter, bytearray] | None = None
         self._more_held = asyncio.Event()
 
     @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
+        return f"nats://{self.who}127.0.0.1:{self.port}"
 
     def freeze(self) -> None:
         """Holds all bytes back, in both directions."""
@@ -163,6 +165,7 @@ async def proxy_to(url: str) -> AsyncIterator[Proxy]:
     assert target.hostname is not None
     assert target.port is not None
     proxy = Proxy(target.hostname, target.port)
+    proxy.who = f"{target.netloc.rpartition('@')[0]}@" if target.username else ""
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
@@ -170,3 +173,14 @@ async def proxy_to(url: str) -> AsyncIterator[Proxy]:
     finally:
         server.close()
         await proxy.close()
+
+
+async def listening(port: int, timeout_s: float = 10.0) -> None:
+    """Returns when somebody listens at a port of loopback."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                return
+            await asyncio.sleep(0.02)

@@ -16,6 +16,7 @@ from broker.events import (
     HandoffReturned,
     InputCancelRequested,
     InputFailed,
+    InputScheduled,
     InputSent,
     RunCancelRequested,
     RunError,
@@ -90,6 +91,29 @@ class People(RuleBasedStateMachine):
         id_ = self.world.input_id(number)
         self.world.said(by, InputSent(id_, f"say {id_}", mode))
 
+    @rule(by=users, number=again, mode=modes, at=some)
+    def send_later(self, by: Any, number: int | None, mode: str | None, at: int) -> None:
+        id_ = self.world.input_id(number)
+        self.world.said(by, InputScheduled(id_, f"later {id_}", at, mode))
+
+    @precondition(lambda self: self.state.scheduled)
+    @rule(number=some, late=st.booleans(), right=mostly)
+    def fall_due(self, number: int, late: bool, right: bool) -> None:
+        """A gateway says that an input is due; perhaps another says it, too, or says it of another time."""
+        planned = self.state.scheduled[number % len(self.state.scheduled)]
+        at = planned.at if right else planned.at + 1
+        event = InputSent(planned.input_id, planned.content, planned.mode, None, at)
+        before = self.state
+        self.world.said(planned.by, event)
+        if not right:
+            assert plain(self.state) == plain(before) | {"as_of": self.state.as_of}
+        elif self.state.planned(planned.input_id) is not None:
+            assert self.state.closed or self.state.inputs, "it waits for a session to be opened, or for room"
+        if late:
+            again, waits = self.state, self.state.planned(planned.input_id) is not None
+            self.world.said(planned.by, event)
+            assert waits or plain(self.state) == plain(again) | {"as_of": self.state.as_of}, "it is due once"
+
     @rule(by=users, number=some, what=st.sampled_from(("input", "immediate", "after_step", "gently")))
     def stop(self, by: Any, number: int, what: str) -> None:
         """Takes an input back, or cancels a run: one that runs, waits, is over or never was."""
@@ -100,7 +124,8 @@ class People(RuleBasedStateMachine):
             self.world.said(by, RunCancelRequested(runs[number % len(runs)], what))
 
     def _input(self, number: int) -> str:
-        ids = [*(queued.input_id for queued in self.state.inputs), *self.world.input_ids, "i_0"]
+        waiting = [*self.state.inputs, *self.state.scheduled]
+        ids = [*(queued.input_id for queued in waiting), *self.world.input_ids, "i_0"]
         return ids[number % len(ids)]
 
     # --- people: calls ---------------------------------------------------------------------------------------------------

@@ -248,11 +248,13 @@ class World:
 
     def _check_inputs(self, state: SessionState) -> None:
         waiting = Counter(queued.input_id for queued in state.inputs)
+        waiting.update(planned.input_id for planned in state.scheduled)
         for input_id in self.input_ids:
             assert waiting[input_id] + self.ends[input_id] == (input_id in state.seen), input_id
         ahead = [queued.seq for queued in state.inputs if queued.mode in OVERTAKING]
         rest = [queued.seq for queued in state.inputs if queued.mode not in OVERTAKING]
         assert [queued.seq for queued in state.inputs] == [*sorted(ahead), *sorted(rest)]
+        assert list(state.scheduled) == sorted(state.scheduled, key=lambda planned: (planned.at, planned.seq))
         if state.lane("main").human is not None:
             assert all(queued.parent is not None for queued in state.queue("main")), "what people say waits for nobody"
         for queued in state.inputs:

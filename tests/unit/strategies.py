@@ -16,6 +16,7 @@ from broker.events import (
     InputCancelRequested,
     InputFailed,
     InputSent,
+    MessageAttached,
     MessageSegment,
     Participant,
     ReasoningMessageStart,
@@ -35,7 +36,7 @@ from broker.lease import WriteId
 from broker.session_config import MAX_QUEUE
 
 USER = Participant("user", "user-1", "A user")
-WORKER = Participant("agent", "echo")
+WORKER = Participant("agent", "echo", version="1.4.0")
 LANE = "main"
 
 Log = list[tuple[int, Entry]]
@@ -175,7 +176,8 @@ class SessionModel:
             self.fates[input_id] = "refused" if full else "queued"
             if not full:
                 self.queue.append(input_id)
-        self._store(Entry(input_id, 1, (InputSent(input_id, f"say {number}"),), by=USER))
+        attachments = [{"id": f"a{n}"} for n in range(number % 3)] or None
+        self._store(Entry(input_id, 1, (InputSent(input_id, f"say {number}", None, attachments),), by=USER))
 
     def cancel_input(self, number: int) -> None:
         self._unqueue(f"i{number}", "cancelled")
@@ -333,6 +335,7 @@ def zombie_events(model: SessionModel) -> st.SearchStrategy[Event]:
         _number.map(lambda n: InputFailed(f"i{n}", "zombie")),
         st.builds(TextMessageStart, st.just("zombie")),
         st.builds(MessageSegment, message, _number, st.just(6), st.just("zombie"), st.just(True), st.just("error")),
+        st.builds(MessageAttached, message, st.just([{"id": "zombie"}])),
         st.builds(ToolCallResult, st.just("zombie"), st.just("call"), st.just("zombie")),
     )
 

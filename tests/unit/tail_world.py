@@ -23,6 +23,8 @@ class Question:
     after: int
     batch: int
     entries: tuple[StoredEntry, ...]
+    early: bool = False
+    """It went to a replica, for the leader did not answer."""
 
 
 @dataclass
@@ -88,6 +90,14 @@ class World:
     def disturb(self) -> None:
         self._tail.disturbed()
 
+    def prove(self) -> None:
+        """A copy of the log says what is the last on each subject, up to the last entry that was delivered."""
+        if not (self._tail.live and self.delivered):
+            return
+        until = self.delivered[-1].seq
+        if not self._tail.lacks({e.subject: e.seq for e in self.log if e.seq <= until}):
+            assert self.delivered == [e for e in self.expected if e.seq <= until]
+
     # --- the driver ----------------------------------------------------------------------------------------------
 
     def ask(self, lag: int = 0, batch: int = 4, *, deposed: bool = False) -> None:
@@ -103,13 +113,22 @@ class World:
     def ask_deposed(self, lag: int) -> None:
         self.ask(lag, deposed=True)
 
+    def ask_early(self, lag: int, batch: int) -> None:
+        """No leader answers: a replica is read, which may lack the last `lag` entries."""
+        tail = self._tail
+        if self.question is None and tail.need is Need.HEAD:
+            held = tuple(self.log[: max(0, len(self.log) - lag)])
+            self.question = Question(Need.FETCH, tail.fetch_after, batch, held, early=True)
+
     def answer(self) -> None:
         tail, question, self.question = self._tail, self.question, None
         if question is None:
             return
         if question.need is Need.HEAD:
             self._take(tail.on_head(question.entries[-1] if question.entries else None))
-        elif tail.need is Need.FETCH and tail.fetch_after == question.after:
+        elif question.early and tail.need is Need.HEAD and tail.fetch_after == question.after:
+            self._take(tail.on_early([e for e in question.entries if e.seq > question.after][: question.batch]))
+        elif not question.early and tail.need is Need.FETCH and tail.fetch_after == question.after:
             newer = [e for e in question.entries if e.seq > question.after]
             page = newer[: question.batch]
             self._take(tail.on_batch(page, end=len(page) == len(newer)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -9,7 +10,7 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jwt
 import pytest
@@ -21,9 +22,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.errors import ConfigError, ErrorCode, Refused
-from gateway.auth import MAX_PATTERNS, MAX_TOKEN_BYTES, Authenticator, Identity, Right
+from gateway import plane, protocol
+from gateway.auth import MAX_TOKEN_BYTES, Authenticator, Identity, Right
+from gateway.claims import MAX_PATTERNS
 from gateway.config import GatewaySettings
 from gateway.keys import MIN_SECRET_BYTES
+from gateway.metrics import GatewayMetrics
+from gateway.operations import OPERATIONS, operation_of
+from gateway.revoked import RevokedTokens
 
 SECRET = "s" * MIN_SECRET_BYTES
 SESSIONS = {"team-*": ["read", "send"], "demo": ["read"]}
@@ -67,21 +73,31 @@ def everything(tmp_path: Path, rsa: RSAPrivateKey, ed25519: Ed25519PrivateKey) -
     (tmp_path / "rsa.pem").write_bytes(pem(rsa))
     (tmp_path / "ed.pem").write_bytes(pem(ed25519))
     keys = f"{tmp_path / 'rsa.pem'}, {tmp_path / 'ed.pem'}"
-    return Authenticator.from_settings(GatewaySettings(jwt_secret=SECRET, jwt_public_keys=keys))
+    return built(GatewaySettings(jwt_secret=SECRET, jwt_public_keys=keys))
+
+
+def built(settings: GatewaySettings) -> Authenticator:
+    return Authenticator.from_settings(settings, GatewayMetrics(), RevokedTokens(known=True))
+
+
+def identify(authenticator: Authenticator, value: str) -> Identity:
+    return asyncio.run(authenticator.identify(value))
 
 
 def only_secret(**settings: Any) -> Authenticator:
-    return Authenticator.from_settings(GatewaySettings(jwt_secret=SECRET, **settings))
+    return built(GatewaySettings(jwt_secret=SECRET, **settings))
 
 
 def refusal(authenticator: Authenticator, value: str) -> str:
     """Why the token is refused; never with the token, or any telling part of it, in the answer."""
     with pytest.raises(Refused) as caught:
-        authenticator.identify(value)
+        identify(authenticator, value)
     refused = caught.value
     assert (refused.code, refused.retryable, refused.data) == (ErrorCode.UNAUTHORIZED, False, {})
     assert len(refused.message) < 120
-    assert not any(part in f"{refused!r} {refused}" for part in value.split(".") if len(part) > 8)
+    # The code is in every refusal, whatever the token is.
+    said = f"{refused!r} {refused}".replace(refused.code.value, "")
+    assert not any(part in said for part in value.split(".") if len(part) > 8)
     assert refused.__cause__ is None
     assert refused.__suppress_context__ or refused.__context__ is None
     return refused.message
@@ -92,7 +108,7 @@ def refusal(authenticator: Authenticator, value: str) -> str:
 
 def test_three_algorithms_are_taken(everything: Authenticator, rsa: RSAPrivateKey, ed25519: Ed25519PrivateKey) -> None:
     for value in (token(), token(rsa, "RS256"), token(ed25519, "EdDSA")):
-        who = everything.identify(value)
+        who = identify(everything, value)
         assert (who.id, who.name) == ("user-1", "A user")
         assert who.may(Right.SEND, "team-7")
         assert who.expires_at == jwt.decode(value, options={"verify_signature": False})["exp"]
@@ -104,25 +120,25 @@ def test_any_of_several_keys_of_an_algorithm_will_do(tmp_path: Path, rsa: RSAPri
     for name, key in (("old", other), ("new", rsa)):
         (tmp_path / name).write_bytes(pem(key))
     settings = GatewaySettings(jwt_public_keys=f"{tmp_path / 'old'},{tmp_path / 'new'}")
-    assert Authenticator.from_settings(settings).identify(token(rsa, "RS256")).id == "user-1"
+    assert identify(built(settings), token(rsa, "RS256")).id == "user-1"
 
 
 def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(SECRET + "\n", encoding="utf-8")
     settings = GatewaySettings(jwt_secret_file=str(tmp_path / "secret"), jwt_secret="x" * 40)
-    assert Authenticator.from_settings(settings).identify(token()).id == "user-1"
+    assert identify(built(settings), token()).id == "user-1"
 
 
 def test_clocks_may_differ_a_little() -> None:
-    assert only_secret(jwt_leeway_s=30.0).identify(token(exp=int(time.time()) - 10)).id == "user-1"
+    assert identify(only_secret(jwt_leeway_s=30.0), token(exp=int(time.time()) - 10)).id == "user-1"
 
 
 def test_claims_that_may_be_absent() -> None:
-    who = only_secret().identify(token(name=..., sessions=...))
+    who = identify(only_secret(), token(name=..., sessions=...))
     assert (who.name, who.grants) == (None, ())
     assert not who.may(Right.READ, "demo")
-    assert only_secret().identify(token(name=7)).name is None
-    assert only_secret().identify(token(name="n" * 500)).name == "n" * 128
+    assert identify(only_secret(), token(name=7)).name is None
+    assert identify(only_secret(), token(name="n" * 500)).name == "n" * 128
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -137,7 +153,7 @@ def test_a_public_key_is_no_secret(everything: Authenticator, rsa: RSAPrivateKey
 
 def test_a_key_serves_its_own_algorithm_only(tmp_path: Path, rsa: RSAPrivateKey) -> None:
     (tmp_path / "rsa.pem").write_bytes(pem(rsa))
-    only_rsa = Authenticator.from_settings(GatewaySettings(jwt_public_keys=str(tmp_path / "rsa.pem")))
+    only_rsa = built(GatewaySettings(jwt_public_keys=str(tmp_path / "rsa.pem")))
     for algorithm in ("RS384", "RS512", "PS256"):
         assert refusal(only_rsa, token(rsa, algorithm)) == "no key here is for this token's algorithm"
     assert refusal(only_rsa, handmade({"alg": "HS256"}, pem(rsa))) == "no key here is for this token's algorithm"
@@ -198,8 +214,8 @@ def test_claims_that_are_not_as_they_must_be(changes: dict[str, Any]) -> None:
 
 def test_issuer_and_audience_are_checked_when_they_are_asked_for() -> None:
     picky = only_secret(jwt_issuer="us", jwt_audience="antiphon")
-    assert picky.identify(token(iss="us", aud="antiphon")).id == "user-1"
-    assert picky.identify(token(iss="us", aud=["other", "antiphon"])).id == "user-1"
+    assert identify(picky, token(iss="us", aud="antiphon")).id == "user-1"
+    assert identify(picky, token(iss="us", aud=["other", "antiphon"])).id == "user-1"
     for wrong in (
         {"iss": "them", "aud": "antiphon"},
         {"iss": "us", "aud": "other"},
@@ -208,7 +224,7 @@ def test_issuer_and_audience_are_checked_when_they_are_asked_for() -> None:
         {},
     ):
         assert refusal(picky, token(**wrong)).startswith("the token cannot be accepted: ")
-    assert only_secret().identify(token(iss="them", aud="other")).id == "user-1"
+    assert identify(only_secret(), token(iss="them", aud="other")).id == "user-1"
 
 
 @pytest.mark.parametrize("value", ["", ".", "..", "a.b.c", "x" * 100, "é.é.é", "e30.e30.", "\x00", "e30.e30.~"])
@@ -229,7 +245,7 @@ def test_no_token_breaks_the_check(value: str) -> None:
 
 
 def identity(sessions: dict[str, Any]) -> Identity:
-    return only_secret().identify(token(sessions=sessions))
+    return identify(only_secret(), token(sessions=sessions))
 
 
 @pytest.mark.parametrize(
@@ -277,6 +293,51 @@ def test_an_admin_may_do_everything_where_it_is_one() -> None:
     assert not who.may(Right.SEND, "demo")
 
 
+def test_single_operations_may_be_allowed() -> None:
+    who = identify(only_secret(), token(sessions={"demo": ["read", "input.send", "session.close"]}))
+    assert not any(who.may(right, "demo") for right in Right if right is not Right.READ)
+    sending, closing = who.doing(("input.send", Right.SEND)), who.doing(("session.close", Right.ADMIN))
+    assert [right for right in Right if sending.may(right, "demo")] == [Right.READ, Right.SEND]
+    assert closing.may(Right.ADMIN, "demo")
+    assert not sending.may(Right.SEND, "other")
+    assert not who.doing(("session.create", Right.SEND)).may(Right.SEND, "demo")
+    assert not who.doing(("session.delete", Right.ADMIN)).may(Right.ADMIN, "demo")
+
+
+def test_every_writing_command_is_an_operation_of_its_own_name() -> None:
+    commands = {*get_args(protocol.Command)} - {*get_args(protocol.ConnectionCommand)}
+    commands = {command for union in commands for command in (get_args(union) or (union,))}
+    reading = {protocol.History, plane.SessionList, plane.HandoffList}
+    assert {c for c in commands if operation_of(object.__new__(c)) is None} == reading
+    assert {"input.send", "input.cancel", "run.cancel"} == OPERATIONS - plane.OPS
+
+
+def test_rights_may_be_for_some_roles() -> None:
+    sessions = [
+        {"pattern": "*", "rights": ["read"]},
+        {"pattern": "team-*", "rights": ["send"], "roles": ["member", "lead"]},
+        {"pattern": "team-*", "rights": ["admin"], "roles": ["lead"]},
+        {"pattern": "*", "rights": ["admin"], "roles": []},
+        {"pattern": "*", "rights": ["admin"], "roles": "lead"},
+        {"pattern": "*", "rights": ["admin"], "roles": [["lead"], {}]},
+    ]
+    rights = {}
+    for role in ("none", "member", "lead"):
+        who = identify(only_secret(), token(sessions=sessions, roles=[role]))
+        rights[role] = [right.value for right in Right if who.may(right, "team-1")]
+        assert [right for right in Right if who.may(right, "other")] == [Right.READ]
+    assert rights["none"] == ["read"]
+    assert rights["member"] == ["read", "send"]
+    assert rights["lead"] == [right.value for right in Right]
+
+
+@pytest.mark.parametrize(
+    "item", [None, "x", {}, {"pattern": 1, "rights": []}, {"pattern": "*"}, {"pattern": "*", "rights": "x"}]
+)
+def test_lists_of_rights_that_are_none(item: Any) -> None:
+    refusal(only_secret(), token(sessions=[item]))
+
+
 def test_rights_that_are_not_known_allow_nothing() -> None:
     who = identity({"demo": ["write", "READ", 7, None, {"read": True}]})
     assert not any(who.may(right, "demo") for right in Right)
@@ -294,33 +355,48 @@ def test_a_missing_right_is_named() -> None:
 
 
 def test_without_keys_there_is_no_gateway() -> None:
-    with pytest.raises(ConfigError, match="ANTIPHON_JWT_SECRET_FILE or ANTIPHON_JWT_PUBLIC_KEYS"):
-        Authenticator.from_settings(GatewaySettings())
+    with pytest.raises(ConfigError, match="ANTIPHON_JWT_PUBLIC_KEYS or ANTIPHON_JWKS"):
+        built(GatewaySettings())
 
 
 @pytest.mark.parametrize("secret", ["short", "é" * (MIN_SECRET_BYTES // 2 - 1), " " * 5 + "x" * (MIN_SECRET_BYTES - 6)])
 def test_a_short_secret_is_refused_and_not_shown(secret: str) -> None:
     with pytest.raises(ConfigError, match=f"at least {MIN_SECRET_BYTES} bytes") as caught:
-        Authenticator.from_settings(GatewaySettings(jwt_secret=secret))
+        built(GatewaySettings(jwt_secret=secret))
     assert secret not in str(caught.value)
 
 
 @pytest.mark.parametrize("setting", ["jwt_secret_file", "jwt_public_keys"])
 def test_a_key_file_that_is_absent_is_named(setting: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"ANTIPHON_{setting.upper()}: cannot read .*absent"):
-        Authenticator.from_settings(GatewaySettings(**{setting: str(tmp_path / "absent")}))
+        built(GatewaySettings(**{setting: str(tmp_path / "absent")}))
 
 
 def test_an_empty_secret_file_is_no_key(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"\n")
     with pytest.raises(ConfigError):
-        Authenticator.from_settings(GatewaySettings(jwt_secret_file=str(tmp_path / "secret")))
+        built(GatewaySettings(jwt_secret_file=str(tmp_path / "secret")))
 
 
 def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "ec.pem").write_bytes(pem(ec.generate_private_key(ec.SECP256R1())))
+    (tmp_path / "ec.pem").write_bytes(pem(ec.generate_private_key(ec.SECP521R1())))
     (tmp_path / "none.pem").write_bytes(b"-----BEGIN PUBLIC KEY-----\nnot a key\n")
-    with pytest.raises(ConfigError, match="neither an RSA nor an Ed25519 key"):
-        Authenticator.from_settings(GatewaySettings(jwt_public_keys=str(tmp_path / "ec.pem")))
+    with pytest.raises(ConfigError, match="none of: RSA of 2048 bits"):
+        built(GatewaySettings(jwt_public_keys=str(tmp_path / "ec.pem")))
     with pytest.raises(ConfigError, match="is not a PEM public key"):
-        Authenticator.from_settings(GatewaySettings(jwt_public_keys=str(tmp_path / "none.pem")))
+        built(GatewaySettings(jwt_public_keys=str(tmp_path / "none.pem")))
+
+
+# --- what an issuer with a fault may sign ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{"jti": "\ud800"}, {"iat": True}, {"iat": -1}, {"iat": "soon"}, {"iat": 10**12}])
+def test_a_claim_that_could_not_be_compared_or_sent_is_refused(changes: dict[str, Any]) -> None:
+    refusal(only_secret(), handmade({"alg": "HS256"}, SECRET.encode(), **changes))
+
+
+def test_a_name_that_could_not_be_sent_is_none() -> None:
+    """JSON may hold the half of a surrogate pair; the gateway says the name to the user, and to everybody else."""
+    broken = handmade({"alg": "HS256"}, SECRET.encode(), name="a\ud800b")
+    assert identify(only_secret(), broken).name is None
+    assert identify(only_secret(), token(name="日本 \U0001f600")).name == "日本 \U0001f600"

@@ -18,6 +18,7 @@ from broker.checkpoint import (
     Checkpoint,
     Page,
     advance,
+    checkpoint_of,
     decode_checkpoint,
     encode_checkpoint,
     page_at,
@@ -26,6 +27,7 @@ from broker.checkpoint import (
 from broker.events import Participant
 from broker.session_config import RoleLimits, SessionConfig
 from broker.state import MAX_INPUTS, Ended, InputFate, Lane, Remembered, Seen, SessionState
+from broker.tail import StoredEntry
 from tests.unit.strategies import json_values
 
 USER, AGENT = Participant("user", "user-1", "A user"), Participant("agent", "w1")
@@ -78,7 +80,8 @@ def test_bytes_that_are_no_checkpoint_are_the_start(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["version", "asOf", "messages", "lanes", "seen", "fates", "ended", "session", "pages"]
+    "field",
+    ["version", "asOf", "messages", "lanes", "seen", "fates", "ended", "scheduled", "session", "pages"],
 )
 @pytest.mark.parametrize("value", [None, "x", [1]])
 def test_a_checkpoint_with_a_wrong_field_is_the_start(field: str, value: object) -> None:
@@ -127,3 +130,35 @@ def test_a_page_is_enough_to_fold_messages_from_there() -> None:
     page = page_at(quiet(90, 60, fence=7))
     assert page == Page(90, 60, {"main": 7})
     assert state_at(page) == SessionState(as_of=90, messages=60, lanes={"main": Lane(fence=7)})
+
+
+def test_one_that_stands_behind_its_own_place_is_none() -> None:
+    """Readers would wait for entries that nobody has written."""
+    body = encode_checkpoint(Checkpoint(SessionState(as_of=7)))
+    assert checkpoint_of(None) is START
+    assert checkpoint_of(StoredEntry(8, "c.00.s", body)).state.as_of == 7
+    for seq in (1, 6, 7):
+        assert checkpoint_of(StoredEntry(seq, "c.00.s", body)) is START
+
+
+@pytest.mark.parametrize(
+    ("part", "other"),
+    [
+        (b'"metadata":{}', b'"metadata":7'),
+        (b'"title":null', b'"title":[]'),
+        (b'"asOf":7', b'"asOf":-1'),
+        (b'"asOf":7', b'"asOf":7.0'),
+        (b'"asOf":7', b'"asOf":1e30'),
+        (b'"closed":false', b'"closed":0'),
+        (b'"lanes":{}', b'"lanes":{"main":{"fence":1,"owner":null,"n":0,"can":[1],"pool":null}}'),
+        (b'"fates":[]', b'"fates":[{"inputId":1,"seq":1,"status":"x","code":null,"by":null,"run":null}]'),
+        (b'"ended":[]', b'"ended":[["a",1,null]]'),
+        (b'"pages":[]', b'"pages":[[1,0,{"main":"x"},{},0,false]]'),
+        (b'"metadata":{}', b'"metadata":{"a":' + b"[" * 250 + b"]" * 250 + b"}"),
+    ],
+)
+def test_one_with_a_part_that_is_something_else_is_none(part: bytes, other: bytes) -> None:
+    body = encode_checkpoint(Checkpoint(SessionState(as_of=7)))
+    assert part in body
+    assert decode_checkpoint(body).state.as_of == 7
+    assert decode_checkpoint(body.replace(part, other)) is START

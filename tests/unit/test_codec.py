@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter
 
 from broker import codec
+from broker.depth import STORED_DEPTH_MAX
 from broker.errors import CodecError
 from broker.events import (
     ApprovalRequested,
@@ -28,7 +29,10 @@ from broker.events import (
     InputApplied,
     InputCancelRequested,
     InputFailed,
+    InputScheduled,
     InputSent,
+    InputUnscheduled,
+    MessageAttached,
     MessageSegment,
     MessagesImported,
     OtherEvent,
@@ -52,6 +56,7 @@ from broker.events import (
     SessionStateChanged,
     SessionUpdated,
     StepFinished,
+    StepRecorded,
     StepStarted,
     TextMessageContent,
     TextMessageEnd,
@@ -98,6 +103,11 @@ AGENT_PLANE: list[Event] = [
 SESSION_PLANE: list[Event] = [
     InputSent("i1", "Hello"),
     InputSent("i1", "Hello", "enqueue"),
+    InputSent("i1", "Hello", at=1),
+    InputScheduled("i1", "Hello", 1),
+    InputScheduled("i1", "", 1, "enqueue", [{"id": "a1"}]),
+    InputUnscheduled("i1"),
+    InputSent("i1", "", None, [{"id": "a1", "name": "a.png", "mediaType": "image/png", "size": 1, "sha256": "00"}]),
     InputCancelRequested("i1"),
     RunCancelRequested("run_i1"),
     RunCancelRequested("run_i1", "after_step"),
@@ -126,6 +136,9 @@ SESSION_PLANE: list[Event] = [
     InputFailed("i1", "bad_input"),
     RunTakenOver("run_i1", 2, "continue"),
     RunCacheable("run_i1", 3600),
+    StepRecorded("step_1", "fetch"),
+    StepRecorded("step_1", "fetch", {"rows": [1]}, asked="ab"),
+    StepRecorded("step_1", "fetch", error="OSError", asked="ab"),
     RunRequested("i5", "run_i1", "helper", "helper", "default", "Look it up"),
     RunRequested("i5", "run_i1", "helper", "helper", "default", "Look it up", detached=True),
     RunDropped("i5"),
@@ -144,6 +157,7 @@ SESSION_PLANE: list[Event] = [
     MessageSegment("m1", 0, 5, "Hello"),
     MessageSegment("m1", 5, 0, "", True, "complete"),
     MessageSegment("m1", 0, 5),
+    MessageAttached("m1", [{"id": "a1", "name": "a.png", "mediaType": "image/png", "size": 1, "sha256": "00"}]),
 ]
 OTHER = OtherEvent("CUSTOM", {"type": "CUSTOM", "name": "n", "value": None})
 AG_UI: TypeAdapter[BaseModel] = TypeAdapter(ag_ui.core.Event)
@@ -292,7 +306,7 @@ def test_a_name_that_is_no_text_is_left_out() -> None:
 
 RIGHTS = {
     Kind.INPUT: {
-        *(InputSent, InputCancelRequested, RunCancelRequested),
+        *(InputSent, InputScheduled, InputCancelRequested, RunCancelRequested),
         *(ToolClaimed, ToolReleased, ToolResolved, ApprovalResponded, ApprovalRevoked, HandoffReturned),
         *(SessionCreated, SessionUpdated, SessionClosed, SessionReopened),
         *(SessionDeleted, MessagesImported, OtherEvent),
@@ -300,7 +314,9 @@ RIGHTS = {
     Kind.OWNER: {SessionOwner},
     Kind.DELTA: set(get_args(Delta)),
 }
-RIGHTS[Kind.EVENT] = set(get_args(Event)) - RIGHTS[Kind.INPUT] - RIGHTS[Kind.OWNER] - RIGHTS[Kind.DELTA] | {OtherEvent}
+RIGHTS[Kind.EVENT] = set(get_args(Event)) - RIGHTS[Kind.INPUT] - RIGHTS[Kind.OWNER] - RIGHTS[Kind.DELTA]
+RIGHTS[Kind.EVENT] |= {OtherEvent, InputScheduled}
+"""An unknown event, and what both may say."""
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -378,3 +394,102 @@ def test_a_frame_is_the_body_with_the_fields_of_the_log_before_it(model: Model) 
 )
 def test_the_stream_of_a_delta(event: Delta) -> None:
     assert stream_id(event) == "a"
+
+
+# --- what not all readers would take for the same --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "wire"),
+    [
+        (Place(Kind.INPUT), {"type": "input.sent", "inputId": "i1", "content": "x", "mode": 7}),
+        (Place(Kind.INPUT), {"type": "tool.claimed", "toolCallId": "c", "claimId": "c", "expiresAt": 1, "device": 7}),
+        (Place(Kind.EVENT, "main"), {"type": "message.segment", "messageId": "m", "offset": -1, "length": 1}),
+        (Place(Kind.EVENT, "main"), {"type": "message.segment", "messageId": "m", "offset": 0, "length": 2**53}),
+        (Place(Kind.EVENT, "main"), {"type": "run.taken_over", "runId": "r", "attempt": -1, "policy": "continue"}),
+        (Place(Kind.EVENT, "main"), {"type": "RUN_STARTED", "threadId": "s", "runId": ["r"]}),
+        (Place(Kind.OWNER, "main"), {"type": "session.owner", "lane": "main", "kind": "user"}),
+    ],
+)
+def test_a_malformed_event_is_left_out_and_an_unknown_one_is_not(place: Place, wire: dict[str, Any]) -> None:
+    later = {"type": "from.the.future", "mode": 7}
+    body = orjson.dumps({"id": "5-1", "ts": 1, "lane": place.lane or None, "events": [wire, later]})
+    entry, faithful = codec.decode_at(place, body)
+    kept = () if place.kind is Kind.OWNER else (OtherEvent("from.the.future", later),)
+    assert (entry.events, faithful) == (kept, False)
+
+
+@pytest.mark.parametrize(
+    "by", [{"kind": "user"}, {"kind": "user", "id": "u", "more": 1}, {"kind": "user", "id": "u", "name": 7}, "u", []]
+)
+def test_who_wrote_it_is_said_in_one_way(by: Any) -> None:
+    body = orjson.dumps({"id": "i1", "ts": 1, "by": by, "events": []})
+    entry, faithful = codec.decode_at(Place(Kind.INPUT), body)
+    assert not faithful
+    assert orjson.loads(codec.encode(entry)).get("by") == codec.by_to_wire(entry.by)
+
+
+def test_imported_messages_and_configs_are_said_in_one_way() -> None:
+    events = [
+        {"type": "messages.imported", "messages": [{"text": "a", "by": {"kind": "user", "id": 7}}, {"text": "b"}]},
+        {"type": "session.updated", "config": {"maxQueue": 4.0, "onBusy": "enqueue", "later": 1}},
+    ]
+    entry, faithful = codec.decode_at(Place(Kind.INPUT), orjson.dumps({"id": "i1", "ts": 1, "events": events}))
+    assert not faithful
+    imported, updated = codec.entry_to_wire(entry)["events"]
+    assert imported["messages"] == [{"text": "a", "by": None}, {"text": "b"}]
+    assert updated["config"] == {"onBusy": "enqueue", "later": 1}
+
+
+def test_an_entry_that_is_nested_too_deeply_or_has_too_many_events_says_nothing() -> None:
+    deep = b"[" * STORED_DEPTH_MAX + b"]" * STORED_DEPTH_MAX
+    many = b",".join([b'{"type":"CUSTOM"}'] * (codec.EVENTS_MAX + 1))
+    for events in (b'{"type":"CUSTOM","value":' + deep + b"}", many):
+        body = b'{"id":"i1","ts":1,"events":[' + events + b"]}"
+        assert codec.decode_at(Place(Kind.INPUT), body) == (codec.VOID, False)
+
+
+# --- tokens ----------------------------------------------------------------------------------------------------------
+
+TOKEN = {"id": "5-1", "lane": "main", "ts": 1, "off": 0}
+SAID = {"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": "x"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "plain"),
+    [
+        ({}, True),
+        ({"later": [1]}, True),
+        ({"events": [SAID | {"metadata": {"p": 0.5}}]}, True),
+        *(({name: 1}, False) for name in ("op", "session", "seq", "prev", "merged")),
+        ({"off": None}, False),
+        ({"off": -1}, False),
+        ({"off": True}, False),
+        ({"off": 0.0}, False),
+        ({"off": 2**53}, False),
+        ({"ts": "1"}, False),
+        ({"id": 5}, False),
+        ({"lane": "other"}, False),
+        ({"lane": None}, False),
+        ({"by": {"kind": "user", "id": "u"}}, False),
+        ({"events": []}, False),
+        ({"events": [SAID, SAID]}, False),
+        ({"events": [SAID | {"delta": 1}]}, False),
+        ({"events": [SAID | {"messageId": None}]}, False),
+        ({"events": [SAID | {"type": "TOOL_CALL_ARGS"}]}, False),
+        ({"events": [SAID | {"type": ["x"]}]}, False),
+        ({"events": [{"type": "RUN_FINISHED", "threadId": "s", "runId": "r"}]}, False),
+    ],
+)
+def test_a_plain_delta_is_a_delta_and_nothing_else(changed: dict[str, Any], plain: bool) -> None:
+    body = orjson.dumps({**TOKEN, "events": [SAID], **changed})
+    place = Place(Kind.DELTA, "main")
+    assert codec.is_plain_delta(place, body) is plain
+    assert not plain or codec.decode_at(place, body)[1]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"7", b"{", b'"x"', b"\xff", b" " + orjson.dumps({**TOKEN, "events": [SAID]})]
+)
+def test_what_is_no_object_is_no_plain_delta(body: bytes) -> None:
+    assert not codec.is_plain_delta(Place(Kind.DELTA, "main"), body)

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,30 +23,40 @@ from agent_worker.loading import load_agent
 from agent_worker.metrics import WorkerMetrics
 from agent_worker.speaking import Speaking
 from antiphon import settings_table
+from antiphon.callout_config import CalloutSettings
+from antiphon.callout_process import CalloutMetrics
 from antiphon.span_metrics import SpanMetrics
 from broker import events
-from broker.config import LogSettings, NatsSettings, TraceSettings
+from broker.config import AttachmentSettings, LogSettings, NatsSettings, TraceSettings
 from broker.errors import AntiphonError, ToolErrorCode
 from gateway.config import GatewaySettings
 from gateway.metrics import GatewayMetrics
+from webhooks.config import WebhookSettings
+from webhooks.metrics import WebhookMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     [
-        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "examples/README.md")),
-        *(ROOT / name for name in ("clients/python/README.md", "clients/typescript/README.md")),
+        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md")),
+        *(
+            ROOT / name
+            for name in ("clients/python/README.md", "clients/typescript/README.md", "clients/console/README.md")
+        ),
         *(ROOT / "docs").rglob("*.md"),
     ]
 )
 AGENTS = ROOT / "docs/AGENTS.md"
 PROTOCOL = ROOT / "docs/PROTOCOL.md"
-PACKAGES = ("broker", "gateway", "agent_worker", "antiphon")
+PACKAGES = ("broker", "gateway", "agent_worker", "webhooks", "antiphon")
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)|(?:src|srcset|href)=\"([^\"]+)\"")
 _SETTINGS = {
     f"ANTIPHON_{field.name.upper()}": field.default
-    for cls in (NatsSettings, LogSettings, GatewaySettings, WorkerSettings, TraceSettings)
+    for cls in (
+        *(NatsSettings, LogSettings, GatewaySettings, WorkerSettings),
+        *(AttachmentSettings, WebhookSettings, TraceSettings, CalloutSettings),
+    )
     for field in fields(cls)
 }
 
@@ -75,7 +86,8 @@ def anchors(page: Path) -> set[str]:
 def registries() -> tuple[CollectorRegistry, ...]:
     """The metrics of all processes."""
     SpanMetrics(spans := CollectorRegistry())
-    return GatewayMetrics().registry, WorkerMetrics().registry, spans
+    made = (GatewayMetrics(), WorkerMetrics(), WebhookMetrics(), CalloutMetrics())
+    return *(metrics.registry for metrics in made), spans
 
 
 def commands(page: Path) -> Iterator[list[str]]:
@@ -106,7 +118,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pages
 def test_files_that_are_named_exist(page: Path) -> None:
-    named = re.compile(r"(?:broker|gateway|agent_worker|antiphon|clients|tests|tools|docs)/[\w./-]*")
+    named = re.compile(r"(?:broker|gateway|agent_worker|webhooks|antiphon|clients|tests|tools|docs)/[\w./-]*")
     absent = [span for span in _SPAN.findall(prose(page)) if named.fullmatch(span) and not (ROOT / span).exists()]
     assert not absent
 
@@ -135,8 +147,8 @@ def test_decisions_that_are_named_exist() -> None:
 
 @pages
 def test_commands_exist(page: Path) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    known = set(re.findall(r"^ {4}([a-z]+) ", settings_table.help_of(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    known = set(re.findall(r"^ {4}([a-z-]+)(?: |$)", settings_table.help_of(), re.MULTILINE))
     assert {"dev", "chat", "topology"} <= known
     for words in commands(page):
         if words[0] == "make":
@@ -236,7 +248,12 @@ def test_examples_in_python_compile_and_find_what_they_import(page: Path) -> Non
         compile(code, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         for module, names in re.findall(r"^from ([\w.]+) import (.+)$", code, re.MULTILINE):
             for name in names.split(","):
-                assert hasattr(importlib.import_module(module), name.strip()), f"{module}: {name}"
+                assert found_in(module, name.partition(" as ")[0].strip()), f"{module}: {name}"
+
+
+def found_in(module: str, name: str) -> bool:
+    """Whether a module has a name, as its own or as a module below it."""
+    return hasattr(importlib.import_module(module), name) or find_spec(f"{module}.{name}") is not None
 
 
 def test_the_agents_of_the_page_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

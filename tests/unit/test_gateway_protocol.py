@@ -135,6 +135,12 @@ def test_no_frame_breaks_the_parser(data: bytes) -> None:
         assert len(reply) < 300
 
 
+def test_data_of_a_refusal_does_not_take_the_place_of_the_replys_own() -> None:
+    refusal = Refused(ErrorCode.BAD_COMMAND, "no", id="other", op="other", limit=3)
+    reply = orjson.loads(protocol.error(7, refusal))
+    assert (reply["op"], reply["id"], reply["limit"]) == ("error", 7, 3)
+
+
 def test_replies() -> None:
     assert orjson.loads(protocol.ok(3, session="demo")) == {"op": "ok", "id": 3, "session": "demo"}
     refusal = Refused(ErrorCode.RATE_LIMITED, "too fast", retry_after_ms=40)

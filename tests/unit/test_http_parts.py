@@ -20,7 +20,8 @@ from gateway.framing import LINES, WEBSOCKET, event_stream, framed
 from gateway.http.cors import Cors
 from gateway.http.requests import accepted
 from gateway.http.run_streams import RunText
-from gateway.limits import CallerLimits
+from gateway.limits import CallerLimits, Limit
+from gateway.origins import Origins
 
 # --- framing -------------------------------------------------------------------------------------------------------------
 
@@ -57,14 +58,14 @@ def test_framings_of_one_epoch_are_one() -> None:
 
 
 def test_nobody_is_allowed_unless_named() -> None:
-    assert Cors("").headers("https://a.example") == {}
-    assert Cors(" , ").preflight("https://a.example", "GET") == {}
-    named = Cors("https://a.example/, https://b.example")
+    assert Cors(Origins("")).headers("https://a.example") == {}
+    assert Cors(Origins(" , ")).preflight("https://a.example", "GET") == {}
+    named = Cors(Origins("https://a.example/, https://b.example"))
     assert named.headers("https://a.example")["Access-Control-Allow-Origin"] == "https://a.example"
     for origin in (None, "null", "http://a.example", "https://a.example.evil", "https://A.example"):
         assert named.headers(origin) == {"Vary": "Origin"}
         assert named.preflight(origin, "GET") == {"Vary": "Origin"}
-    assert Cors("*").headers(None)["Access-Control-Allow-Origin"] == "*"
+    assert Cors(Origins("*")).headers(None)["Access-Control-Allow-Origin"] == "*"
 
 
 # --- Accept ------------------------------------------------------------------------------------------------------------------
@@ -105,7 +106,7 @@ def test_any_header_has_an_answer(header: str) -> None:
 
 
 def test_each_caller_has_a_limit_of_their_own() -> None:
-    limits = CallerLimits(rate=1.0, burst=2)
+    limits = CallerLimits(Limit.REQUESTS, rate=1.0, burst=2)
     assert [limits.take("a", 0.0) for _ in range(3)] == [0.0, 0.0, 1.0]
     assert limits.take("b", 0.0) == 0.0
     assert limits.take("a", 1.0) == 0.0
@@ -113,7 +114,7 @@ def test_each_caller_has_a_limit_of_their_own() -> None:
 
 
 def test_who_was_away_longest_is_forgotten() -> None:
-    limits = CallerLimits(rate=0.001, burst=1, kept=2)
+    limits = CallerLimits(Limit.REQUESTS, rate=0.001, burst=1, kept=2)
     for caller in ("a", "b", "a", "c"):
         limits.take(caller, 0.0)
     assert limits.take("b", 0.0) == 0.0, "b was forgotten for c, and a for b"

@@ -14,7 +14,8 @@ from agent_worker.metrics import RUN_STATES, WAITS, WorkerMetrics
 from broker.clock import age_s
 from broker.codec import published_at
 from broker.errors import ErrorCode
-from broker.metrics import LogMetrics, QueueMetrics, exposition, powers
+from broker.metrics import LogMetrics, QueueMetrics, QueueSeen, exposition, powers
+from broker.queues import Priority, Queue
 from gateway.fields import BadFrame
 from gateway.metrics import GatewayMetrics
 from gateway.protocol import Ack, Subscribe, parse
@@ -106,6 +107,26 @@ def test_what_nobody_has_looked_at_is_not_a_number() -> None:
     assert math.isnan(registry.get_sample_value("antiphon_log_bytes") or 0)
     assert math.isnan(registry.get_sample_value("antiphon_nats_round_trip_seconds") or 0)
     assert registry.get_sample_value("antiphon_pool_jobs", {"pool": "default", "state": "waiting"}) is None
+
+
+def test_the_queues_of_a_pool_are_counted_together() -> None:
+    registry = CollectorRegistry()
+    queue = QueueMetrics(registry)
+    plain, share, high = Queue("default"), Queue("default", Priority.NORMAL, 2), Queue("default", Priority.HIGH)
+    seen = [QueueSeen(plain, 5, 1, 3, 9.0), QueueSeen(share, 2, 2, 2, 20.0), QueueSeen(high, 1, 4, 3, 1.0)]
+    queue.see([*seen, QueueSeen(Queue("other"), 7, 0, 0, 3.0)])
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"antiphon_pool_{name}", labels)
+
+    assert [value("jobs", pool="default", state=state) for state in ("waiting", "leased")] == [8, 7]
+    assert value("workers_asking", pool="default") == 3, "each asks at all queues"
+    assert value("oldest_job_seconds", pool="default") == 20.0
+    assert [value("waiting_jobs", pool="default", priority=p) for p in ("high", "normal")] == [1, 7]
+    assert [value("oldest_waiting_job_seconds", pool="default", priority=p) for p in ("high", "normal")] == [1.0, 20.0]
+    queue.see([QueueSeen(plain, 0, 0, 1, 0.0)])
+    assert value("jobs", pool="other", state="waiting") is None
+    assert value("waiting_jobs", pool="default", priority="high") is None
 
 
 def test_counters_whose_labels_are_known_begin_at_nought() -> None:

@@ -13,12 +13,14 @@ from broker.events import (
     Event,
     MessageSegment,
     ReasoningMessageContent,
+    StepRecorded,
     TextMessageContent,
     TextMessageEnd,
     ToolCallArgs,
 )
+from broker.subjects import Kind, Place
 from gateway import replay
-from gateway.replay import ReplayEntry, frames, sane_body, without_settled_text
+from gateway.replay import ReplayEntry, delta_body, for_clients, frames, sane_body, without_settled_text
 
 
 def delta(seq: int, off: int, text: str, *, fence: int = 1, event: Event | None = None) -> ReplayEntry:
@@ -148,3 +150,41 @@ def test_who_has_had_the_deltas_gets_no_text_again() -> None:
 )
 def test_what_has_no_text_is_passed_on_as_it_is(events: tuple[Event, ...]) -> None:
     assert without_settled_text(Entry("1-1", 1, events, "main"), b"as it was") == b"as it was"
+
+
+def test_what_a_step_came_to_is_for_no_client() -> None:
+    plain = Entry("1-2", 1, (TextMessageEnd("m"), StepRecorded("step_1", "look", error="OSError")), "main")
+    assert for_clients(plain) is plain
+    segment, ended = MessageSegment("m", 0, 2, "Hi"), TextMessageEnd("m")
+    entry = Entry("1-1", 1, (segment, ended, StepRecorded("step_1", "look", {"secret": 1}, asked="ab")), "main")
+    shown = for_clients(entry)
+    assert shown.events == (segment, ended, StepRecorded("step_1", "look", asked="ab"))
+    full = sane_body(shown, shown is entry, encode(entry))
+    assert b"secret" not in full + without_settled_text(shown, full)
+    assert b"Hi" in full
+
+
+def test_deltas_whose_ids_are_none_are_not_joined() -> None:
+    """The joined frame has the last one's id, by which all of it would count, or none of it."""
+    bodies = [
+        orjson.dumps({"id": id_, "lane": "main", "ts": 1, "off": off, "events": [{**DELTA_EVENT, "delta": "x"}]})
+        for off, id_ in enumerate(("5-1", "5-2", "5-3*", "5-4"))
+    ]
+    entries = [ReplayEntry(seq, 0, body, True) for seq, body in enumerate(bodies, 1)]
+    found = [orjson.loads(frame) for frame in frames("s", entries, 0, merge=True)]
+    assert [(frame["id"], frame.get("merged")) for frame in found] == [("5-2", 2), ("5-3*", None), ("5-4", None)]
+
+
+def test_a_delta_that_is_something_else_is_written_anew() -> None:
+    body = orjson.dumps({"id": "5-1", "lane": "other", "ts": 1, "session": "x", "off": 0, "events": [DELTA_EVENT]})
+    assert orjson.loads(delta_body(Place(Kind.DELTA, "main"), body)) == {
+        "id": "5-1",
+        "lane": "main",
+        "ts": 1,
+        "off": 0,
+        "events": [DELTA_EVENT],
+    }
+    assert orjson.loads(delta_body(Place(Kind.DELTA, "main"), b"}{")) == {"id": "", "ts": 0, "events": []}
+
+
+DELTA_EVENT = {"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": "x"}

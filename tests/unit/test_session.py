@@ -414,6 +414,7 @@ def test_what_clients_see(log: Log) -> None:
                 "parent": None,
             }
         ],
+        "scheduled": [],
         "calls": [],
         "approvals": [],
         "handoffs": [],

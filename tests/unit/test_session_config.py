@@ -16,6 +16,7 @@ from broker.session_config import (
     config_to_wire,
     merged,
     problem_of,
+    well_formed,
 )
 from tests.unit.strategies import json_values
 
@@ -27,6 +28,7 @@ GOOD: dict[str, Any] = {
     "whenUnwatched": "pause",
     "unwatchedGraceMs": 3_600_000,
     "pool": "gpu-1",
+    "priority": "high",
     "roles": {"guest": {"modes": ["auto"], "maxQueue": 0, "cancel": False}, "lead": {"modes": None, "maxQueue": None}},
 }
 BAD: list[tuple[str, Any]] = [
@@ -37,6 +39,7 @@ BAD: list[tuple[str, Any]] = [
     *(("whenUnwatched", v) for v in ("sleep", None, [])),
     *(("unwatchedGraceMs", v) for v in (-1, 3_600_001, 0.5, False, None)),
     *(("pool", v) for v in ("", "a b", "x" * 65, 1, "a\n")),
+    *(("priority", v) for v in ("urgent", None, 1, ["high"])),
     *(("roles", v) for v in (None, [], "guest", {"guest": None}, {"guest": []})),
     *(("roles", {"guest": {"modes": v}}) for v in ("auto", ["nap"], [["auto"]], [None], {})),
     *(("roles", {"guest": {"maxQueue": v}}) for v in (-1, 65, True, "1")),
@@ -66,7 +69,7 @@ def test_a_bad_field_is_named_and_not_merged(name: str, value: Any) -> None:
     problem = problem_of(wire)
     assert problem is not None
     assert problem[0] == name
-    expected = config_to_wire(merged(SessionConfig(), GOOD)) | {name: config_to_wire(SessionConfig())[name]}
+    expected = config_to_wire(merged(SessionConfig(), {field: value for field, value in GOOD.items() if field != name}))
     assert config_to_wire(merged(SessionConfig(), wire)) == expected, "the other fields are merged"
 
 
@@ -94,6 +97,7 @@ def test_a_config_survives_a_round_trip() -> None:
     assert config == SessionConfig(
         *("interrupt", "latest", 64, "cancel", "pause", 3_600_000, "gpu-1"),
         {"guest": RoleLimits(("auto",), 0, False), "lead": RoleLimits()},
+        "high",
     )
     assert merged(SessionConfig(), config_to_wire(config)) == config
 
@@ -154,3 +158,9 @@ def test_what_one_role_allows_is_allowed(roles: tuple[str, ...], modes: set[str]
     assert {mode for mode in ON_BUSY if LIMITED.allows_mode(roles, mode)} == modes
     assert LIMITED.queue_of(roles) == queue
     assert LIMITED.allows_cancel(roles) == cancel
+
+
+def test_fields_that_are_not_as_they_should_be_are_left_out_and_unknown_ones_are_not() -> None:
+    wire = {"onBusy": "enqueue", "maxQueue": 4.0, "coalesce": "all", "roles": {"a": {"maxQueue": 1.0}}, "later": [1]}
+    assert well_formed(wire) == {"onBusy": "enqueue", "later": [1]}
+    assert merged(SessionConfig(), well_formed(wire)) == merged(SessionConfig(), wire)

@@ -21,6 +21,8 @@ from broker.events import (
     HandoffRequested,
     InputApplied,
     InputFailed,
+    InputScheduled,
+    InputUnscheduled,
     MessageSegment,
     RunError,
     RunFinished,
@@ -205,6 +207,16 @@ class SessionMachine(People):
     def hold(self, lane: str, state: str, reason: str | None) -> None:
         if lane := self.writer(lane):
             self.world.wrote(lane, SessionStateChanged(state, reason))
+
+    @precondition(lambda self: self.running())
+    @rule(lane=lanes, number=again, at=some, back=st.booleans())
+    def send_later_as_agent(self, lane: str, number: int | None, at: int, back: bool) -> None:
+        if lane := self.writer(lane):
+            if back:
+                self.world.wrote(lane, InputUnscheduled(self._input(number or 0)))
+            else:
+                id_ = self.world.input_id(number)
+                self.world.wrote(lane, InputScheduled(id_, f"later {id_}", at))
 
     @rule(lane=lanes, child=st.sampled_from(LANES), number=again, detached=st.booleans(), right=st.booleans())
     def ask_agent(self, lane: str, child: str, number: int | None, detached: bool, right: bool) -> None:

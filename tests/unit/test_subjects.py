@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 
@@ -18,9 +19,12 @@ from broker.subjects import (
     check_lane,
     check_run_id,
     check_session,
+    check_tenant,
     partition_of,
     place_of,
     run_id_of,
+    session_key,
+    split_key,
     stream_name,
 )
 
@@ -102,3 +106,44 @@ def test_places_of_later_versions_are_not_known(subject: str) -> None:
 def test_there_are_no_subjects_of_a_bad_name(session: str) -> None:
     with pytest.raises(InvalidName):
         SessionSubjects.of(session, 16)
+
+
+# --- tenants -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_tenants_session_is_another_one_on_subjects_of_its_own() -> None:
+    plain, own = SessionSubjects.of("demo", 16), SessionSubjects.of("acme~demo", 16)
+    assert (plain.session, plain.tenant, plain.key) == ("demo", "", "demo")
+    assert (own.session, own.tenant, own.key) == ("demo", "acme", "acme~demo")
+    assert own.partition == partition_of("acme~demo", 16)
+    assert own.inputs == f"s.{own.partition:02d}.acme~demo.r.in"
+    assert own.job("default", "main") == f"work.default.{own.partition:02d}.acme~demo.main"
+    subjects = [s.root for s in (plain, own)] + [s.checkpoint for s in (plain, own)] + [s.live for s in (plain, own)]
+    assert len(set(subjects)) == 6
+    assert split_key(session_key("acme", "demo")) == ("acme", "demo")
+    assert split_key(session_key("", "demo")) == ("", "demo")
+
+
+@pytest.mark.parametrize("lane", ["", "a b", "é", '"', "a" * 65, "\ufeffmain", "a\n"])
+@pytest.mark.parametrize("where", ["d", "r.ev", "r.own"])
+def test_a_lane_outside_its_form_is_no_place(where: str, lane: str) -> None:
+    assert place_of(f"s.03.demo.{where}.main") is not None
+    assert place_of(f"s.03.demo.{where}.{lane}") is None
+
+
+@pytest.mark.parametrize(
+    "key", ["~demo", "acme~", "~", "a~b~c", "Acme~demo", "-a~demo", "a.b~demo", "*~demo", "a" * 33 + "~demo", "acme~*"]
+)
+def test_keys_that_are_none(key: str) -> None:
+    with pytest.raises(InvalidName):
+        SessionSubjects.of(key, 16)
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_no_name_is_a_session_of_another_tenant(tenant: str, name: str) -> None:
+    with contextlib.suppress(InvalidName):
+        check_tenant(tenant)
+        check_session(name)
+        assert split_key(session_key(tenant, name)) == (tenant, name)
+        with pytest.raises(InvalidName):
+            check_session(session_key(tenant, name))

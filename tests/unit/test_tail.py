@@ -229,3 +229,37 @@ def test_what_was_taken_back_and_did_not_come_again_is_missed() -> None:
     assert tail.on_live(live(7, 5, "ev")) == []
     tail.on_head(stored(7, "ev"))
     assert tail.on_batch([stored(5, "ev"), stored(7, "ev")], end=True) == [stored(5, "ev"), stored(7, "ev")]
+
+
+def test_while_no_leader_answers_what_a_replica_has_is_delivered_and_the_head_still_wanted() -> None:
+    tail = Tail(1)
+    assert tail.on_early([stored(2), stored(3)]) == [stored(2), stored(3)]
+    assert (tail.need, tail.fetch_after, tail.live) == (Need.HEAD, 3, False)
+    assert tail.on_live(live(5, 4)) == []
+    tail.on_head(stored(4))
+    assert tail.need is Need.FETCH
+    assert tail.on_batch([stored(4)], end=True) == [stored(4), stored(5)]
+    assert tail.live
+
+
+def test_what_a_replica_had_before_a_leader_answered_need_not_be_read_again() -> None:
+    tail = Tail(0)
+    tail.on_early([stored(1), stored(2)])
+    assert tail.on_head(stored(2)) == []
+    assert tail.live
+
+
+def test_a_loss_on_another_subject_is_found_by_the_last_sequences() -> None:
+    tail = caught_up(head=1)
+    assert tail.on_live(live(3, 1)) == [stored(3)]
+    assert not tail.lacks({"in": 3})
+    assert tail.live
+    assert tail.lacks({"in": 3, "ev": 2})
+    assert (tail.need, tail.gaps) == (Need.HEAD, 1)
+    tail.on_head(stored(3))
+    assert tail.on_batch([stored(1), stored(2, "ev"), stored(3)], end=True) == [
+        Rewound(1),
+        stored(2, "ev"),
+        stored(3),
+    ]
+    assert not tail.lacks({"in": 3, "ev": 2})

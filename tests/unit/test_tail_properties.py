@@ -25,12 +25,14 @@ repeats = st.tuples(st.just("arrive_again"), index)
 disturbances = st.just(("disturb",))
 requests = st.tuples(st.just("ask"), st.integers(0, 4), st.integers(1, 4))
 requests_to_deposed = st.tuples(st.just("ask_deposed"), st.integers(0, 4))
+requests_to_replicas = st.tuples(st.just("ask_early"), st.integers(0, 4), st.integers(1, 4))
 answers = st.just(("answer",))
 rests = st.just(("come_to_rest",))
 expiries = st.tuples(st.just("expire"), st.integers(1, 3))
 
-EVENTS = (writes, says, mumbles, arrivals, losses, repeats, disturbances, requests, requests_to_deposed, answers, rests)
-LOSSLESS_EVENTS = (writes, arrivals_in_order, disturbances, requests, answers, rests)
+LOSSLESS_EVENTS = (writes, arrivals_in_order, disturbances, requests, requests_to_replicas, answers, rests)
+proofs = st.just(("prove",))
+EVENTS = (*LOSSLESS_EVENTS, says, mumbles, arrivals, losses, repeats, requests_to_deposed)
 
 
 @st.composite
@@ -64,6 +66,15 @@ def test_the_check_after_a_disturbance_finds_every_loss(world: World, ops: list[
     world.disturb()
     world.come_to_rest()
     assert world.delivered == world.expected
+
+
+@given(joined(), histories((says, mumbles, arrivals, losses, disturbances, requests, answers, rests, proofs)))
+def test_what_is_proven_is_whole(world: World, ops: list[Op]) -> None:
+    play(world, ops)
+    world.come_to_rest()
+    world.prove()
+    world.come_to_rest()
+    assert world.delivered == [e for e in world.expected if e.seq <= max((d.seq for d in world.delivered), default=0)]
 
 
 @given(joined(), histories())
@@ -114,7 +125,9 @@ def test_only_what_has_left_the_window_stays_lost(world: World, ops: list[Op]) -
 
 
 OTHERS = st.sampled_from(SUBJECTS[1:])
-waits: st.SearchStrategy[list[Op]] = st.lists(st.one_of(requests, answers, disturbances), max_size=10)
+waits: st.SearchStrategy[list[Op]] = st.lists(
+    st.one_of(requests, requests_to_replicas, answers, disturbances), max_size=10
+)
 elsewhere: st.SearchStrategy[list[Op]] = st.lists(
     st.one_of(
         st.tuples(st.just("say"), OTHERS), st.tuples(st.just("mumble"), OTHERS), requests, answers, rests, disturbances
