@@ -153,6 +153,14 @@ GATEWAYS = (
         unit="cps",
     ),
     Panel(
+        "Tokens",
+        "Fetches of issuers' key sets, a minute; revocations that are in force.",
+        (
+            (f"60 * ({rate('antiphon_gateway_key_fetches_total', G, 'outcome')})", "fetched: {{outcome}}"),
+            (f"max(antiphon_gateway_revocations{{{G}}})", "revocations"),
+        ),
+    ),
+    Panel(
         "Draining",
         "1 while a gateway or worker leaves; what is left at gateways that do.",
         (
@@ -193,6 +201,30 @@ GATEWAYS = (
         unit="cps",
     ),
     Panel(
+        "Limits met",
+        "What was refused because somebody has had as much as they may, by the limit, a second.",
+        ((rate("antiphon_gateway_limited_total", G, "limit") + " > 0", "{{limit}}"),),
+        unit="cps",
+    ),
+    Panel(
+        "Read more slowly",
+        "Sockets that are not read for a while because more comes than is read: of the connection, of its user or address, "
+        "of all new sockets.",
+        ((f"sum by (by) (antiphon_gateway_sockets_held{{{G}}})", "{{by}}"),),
+    ),
+    Panel(
+        "Sent later",
+        "What became of alarms of scheduled inputs, a second.",
+        ((rate("antiphon_gateway_scheduled_total", G, "outcome") + " > 0", "{{outcome}}"),),
+        unit="cps",
+    ),
+    Panel(
+        "Sent late",
+        "From the time that an input was scheduled for to when it was sent.",
+        quantiles("antiphon_gateway_schedule_late_seconds", G),
+        unit="s",
+    ),
+    Panel(
         "Slow readers",
         "Held back now, and how often readers fell behind.",
         (
@@ -222,6 +254,30 @@ GATEWAYS = (
         stacked=True,
     ),
     Panel(
+        "What became of entries",
+        "That were due to readers, a second. Delivered and caught up together are as many as were due, less what is in flight.",
+        (
+            (rate("antiphon_gateway_entries_due_total", G), "due"),
+            (rate("antiphon_gateway_entries_caught_up_total", G, "how"), "caught up: {{how}}"),
+            (rate("antiphon_gateway_entries_replayed_total", G, "how"), "in joining: {{how}}"),
+            (rate("antiphon_gateway_entries_taken_total", G), "came"),
+        ),
+        unit="cps",
+    ),
+    Panel(
+        "Entries in flight",
+        "Due to readers and not dealt with yet: more and more of them are readers that do not keep up.",
+        ((f"sum by (instance) (antiphon_gateway_entries_in_flight{{{G}}})", "{{instance}}"),),
+    ),
+    Panel(
+        "Sockets",
+        "Open ones, with those that have asked for nothing yet, and why sockets were ended, a second.",
+        (
+            (f"sum(antiphon_gateway_sockets{{{G}}})", "open"),
+            (rate("antiphon_gateway_sockets_cut_total", G, "reason"), "cut: {{reason}}"),
+        ),
+    ),
+    Panel(
         "End to end, sampled",
         "Clients asked to say when they have handled an entry, and how many did, a second.",
         (
@@ -244,6 +300,7 @@ LOG = (
         (
             (rate("antiphon_worker_appends_total", W, "kind"), "{{kind}}"),
             (rate("antiphon_log_append_seconds_count", ALL), "all writes"),
+            (rate("antiphon_log_messages_stored_total", ALL, "kind"), "stored: {{kind}}"),
         ),
         unit="cps",
     ),
@@ -265,6 +322,7 @@ LOG = (
             (rate("antiphon_log_duplicates_dropped_total", ALL), "duplicates dropped"),
             (rate("antiphon_gateway_rewinds_total", G), "sessions read afresh"),
             (rate("antiphon_nats_slow_consumer_total", ALL), "slow consumer"),
+            (rate("antiphon_nats_permission_violations_total", ALL), "not permitted by NATS"),
         ),
         unit="cps",
     ),
@@ -302,6 +360,34 @@ LOG = (
         "Messages of all streams.",
         (("max(antiphon_log_entries)", "messages"),),
     ),
+    Panel(
+        "Size of attachments",
+        "Bytes of their stream, one replica.",
+        (("max(antiphon_attachments_stored_bytes)", "bytes"),),
+        unit="bytes",
+    ),
+    Panel(
+        "Attachments moved",
+        "Bytes that came from clients, and went to them.",
+        (
+            (
+                f"sum by (direction) (rate(antiphon_attachments_bytes_total{{{G}}}[$__rate_interval]))",
+                "{{direction}}",
+            ),
+        ),
+        unit="Bps",
+    ),
+    Panel(
+        "Attachments refused",
+        "By code; and uploads that were cut short, and swept later.",
+        (
+            (
+                f"sum by (reason) (increase(antiphon_attachments_refused_total{{{G}}}[$__rate_interval]))",
+                "{{reason}}",
+            ),
+            (f"sum(increase(antiphon_attachments_swept_total{{{G}}}[$__rate_interval]))", "swept"),
+        ),
+    ),
 )
 WORKERS = (
     Panel(
@@ -311,6 +397,17 @@ WORKERS = (
     ),
     Panel(
         "Oldest waiting job", "By pool.", (("max by (pool) (antiphon_pool_oldest_job_seconds)", "{{pool}}"),), unit="s"
+    ),
+    Panel(
+        "Waiting by priority",
+        "Jobs, by pool and priority.",
+        (("max by (pool, priority) (antiphon_pool_waiting_jobs)", "{{pool}} {{priority}}"),),
+    ),
+    Panel(
+        "Oldest waiting job by priority",
+        "By pool and priority.",
+        (("max by (pool, priority) (antiphon_pool_oldest_waiting_job_seconds)", "{{pool}} {{priority}}"),),
+        unit="s",
     ),
     Panel(
         "From job to worker",
@@ -334,7 +431,11 @@ WORKERS = (
         "For a job, by pool.",
         (
             ("max by (pool) (antiphon_pool_workers_asking)", "{{pool}}"),
-            (f"count by (pool, agent) (antiphon_worker_info{{{W}}})", "workers {{pool}} {{agent}}"),
+            (
+                f"count by (pool, agent, version) (antiphon_worker_info{{{W}}})",
+                "workers {{pool}} {{agent}} {{version}}",
+            ),
+            (f"sum(antiphon_worker_drained{{{W}}})", "drained"),
         ),
     ),
     Panel(
@@ -343,6 +444,29 @@ WORKERS = (
         ((rate("antiphon_worker_runs_total", W, "end"), "{{end}}"),),
         unit="cps",
         stacked=True,
+    ),
+    Panel(
+        "Agents that misbehave",
+        "Times that the event loop stood still, by who blocked it, and tasks that outlived their runs, a second.",
+        (
+            (rate("antiphon_worker_loop_blocked_total", W, "by"), "blocked by {{by}}"),
+            (rate("antiphon_worker_tasks_leaked_total", W), "tasks left behind"),
+        ),
+        unit="cps",
+    ),
+    Panel(
+        "Tokens of models",
+        "A second, as providers count them.",
+        ((rate("antiphon_worker_model_tokens_total", W, "kind"), "{{kind}}"),),
+    ),
+    Panel(
+        "Calls of models",
+        "A second, by how they ended; and those that were made again.",
+        (
+            (rate("antiphon_worker_model_calls_total", W, "end"), "{{end}}"),
+            (f"sum(rate(antiphon_worker_model_retries_total{{{W}}}[$__rate_interval]))", "again"),
+        ),
+        unit="cps",
     ),
     Panel(
         "Ends of jobs", "A second.", ((rate("antiphon_worker_jobs_total", W, "end") + " > 0", "{{end}}"),), unit="cps"
@@ -422,6 +546,11 @@ PROCESSES = (
         unit="bytes",
     ),
     Panel(
+        "Tasks",
+        "Of event loops. They follow connections and sessions, or lanes; what grows without them is a leak.",
+        ((f"sum by (instance) (antiphon_tasks{{{ALL}}})", "{{instance}}"),),
+    ),
+    Panel(
         "Event loop p99",
         "By how much timers are late.",
         ((quantile("antiphon_event_loop_lag_seconds", ALL, 0.99, "instance"), "{{instance}}"),),
@@ -447,12 +576,60 @@ PROCESSES = (
         width=12,
     ),
 )
+H = 'endpoint=~".*"'
+WEBHOOKS = (
+    Panel(
+        "Events",
+        "Made for endpoints, and what became of them, each second.",
+        (
+            ("sum(rate(antiphon_webhook_events_total[$__rate_interval]))", "made"),
+            (rate("antiphon_webhook_delivered_total", H), "taken"),
+            (rate("antiphon_webhook_skipped_total", H), "not needed: somebody watches"),
+            (rate("antiphon_webhook_given_up_total", H), "given up"),
+        ),
+    ),
+    Panel(
+        "Failures",
+        "Requests that failed, and those that sent an event once more, each second.",
+        (
+            (rate("antiphon_webhook_failures_total", H, "endpoint, reason"), "{{endpoint}} {{reason}}"),
+            (rate("antiphon_webhook_retries_total", H, "endpoint"), "{{endpoint}} again"),
+        ),
+    ),
+    Panel(
+        "Waiting events",
+        "In the sender's memory; beyond ANTIPHON_WEBHOOK_BACKLOG the rest is in NATS.",
+        (("sum by (endpoint) (antiphon_webhook_backlog)", "{{endpoint}}"),),
+    ),
+    Panel(
+        "Answers",
+        "How long endpoints take.",
+        quantiles("antiphon_webhook_request_seconds", H),
+        unit="s",
+    ),
+    Panel(
+        "From the log to the endpoint",
+        "From when something happened to when an endpoint had taken the event, and how far the sender is behind the log.",
+        (
+            *quantiles("antiphon_webhook_delay_seconds", 'le=~".*"'),
+            ("max(antiphon_webhook_lag_seconds)", "behind the log"),
+        ),
+        unit="s",
+    ),
+    Panel(
+        "Oldest event",
+        "How long the oldest event of each endpoint has waited.",
+        (("max by (endpoint) (antiphon_webhook_oldest_seconds)", "{{endpoint}}"),),
+        unit="s",
+    ),
+)
 ROWS = (
     ("Overview", OVERVIEW),
     ("Gateways", GATEWAYS),
     ("Log and NATS", LOG),
     ("Workers", WORKERS),
     ("People and cost", PEOPLE),
+    ("Webhooks", WEBHOOKS),
     ("Processes", PROCESSES),
 )
 

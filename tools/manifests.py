@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from agent_worker.config import WorkerSettings
+from antiphon.callout_config import CalloutSettings
 from antiphon.settings_table import SECTIONS
 from gateway.config import GatewaySettings
+from webhooks.config import WebhookSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 HELM = ROOT / ".chart/bin/helm"
@@ -33,8 +35,10 @@ OWNED = frozenset(
         *("HOST", "PORT", "JWT_SECRET", "JWT_SECRET_FILE", "JWT_PUBLIC_KEYS", "JWT_ISSUER", "JWT_AUDIENCE"),
         *("DRAIN_DELAY_S", "DRAIN_S", "DRAIN_PER_SECOND"),
         *("NATS_URL", "NATS_CREDENTIALS", "NATS_CA_FILE", "NATS_CERT_FILE", "NATS_KEY_FILE"),
+        *("NATS_USER", "NATS_PASSWORD_FILE"),
         *("PARTITIONS", "REPLICAS", "DELTA_TTL_S", "LEASE_S", "POOLS"),
-        *("POOL", "CONCURRENCY", "WORKER_DRAIN_S", "CANCEL_GRACE_S", "WORKER_PORT"),
+        *("POOL", "CONCURRENCY", "WORKER_DRAIN_S", "CANCEL_GRACE_S", "WORKER_PORT", "WORKER_VERSION"),
+        *("WEBHOOK_FILE", "WEBHOOK_PORT"),
     )
 )
 """Set by the chart from values of its own."""
@@ -47,9 +51,11 @@ _HELMS = re.compile(r"^ +(?:helm\.sh/chart|app\.kubernetes\.io/managed-by): .*\n
 
 
 def settings_of(*others: type) -> dict[str, Any]:
-    """Schemas of the settings of all classes but `others`, by variable, less those that the chart sets itself."""
+    """Schemas of the settings of all classes but `others`, and the callout's, which the chart does not run; by variable, less
+    those that the chart sets itself.
+    """
     found = {"ANTIPHON_LOG_LEVEL": {"enum": ["debug", "info", "warning", "error"]}}
-    for cls in (cls for _, cls in SECTIONS if cls not in others):
+    for cls in (cls for _, cls in SECTIONS if cls not in (*others, CalloutSettings)):
         hints = get_type_hints(cls)
         for field in dataclasses.fields(cls):
             bounds = (("minimum", field.metadata["min"]), ("maximum", field.metadata["max"]))
@@ -65,10 +71,11 @@ def schema() -> str:
     """The schema of the values, with the names of today's settings."""
     document = json.loads(SCHEMA.read_text(encoding="utf-8"))
     for name, others in (
-        ("sharedSettings", (GatewaySettings, WorkerSettings)),
-        ("gatewaySettings", (WorkerSettings,)),
-        ("workerSettings", (GatewaySettings,)),
-        ("topologySettings", (GatewaySettings, WorkerSettings)),
+        ("sharedSettings", (GatewaySettings, WorkerSettings, WebhookSettings)),
+        ("gatewaySettings", (WorkerSettings, WebhookSettings)),
+        ("workerSettings", (GatewaySettings, WebhookSettings)),
+        ("webhookSettings", (GatewaySettings, WorkerSettings)),
+        ("topologySettings", (GatewaySettings, WorkerSettings, WebhookSettings)),
     ):
         document["definitions"][name]["properties"] = settings_of(*others)
     return json.dumps(document, indent=2) + "\n"
