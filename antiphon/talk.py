@@ -180,10 +180,16 @@ async def tail(where: Access, name: str, *, from_start: bool, as_json: bool, unt
             else:
                 printer.show(event)
             caught_up = caught_up or isinstance(event, CaughtUp)
-            if until_idle and caught_up and not session.state.runs and not session.state.inputs:
+            if until_idle and caught_up and _is_idle(session):
                 break
         printer.finish()
     return 0
+
+
+def _is_idle(session: Session) -> bool:
+    """Nothing runs or waits, and what has led there has been given out: the state may be ahead of the events."""
+    state = session.state
+    return not state.runs and not state.inputs and session.cursor == session.view.cursor
 
 
 class TranscriptPrinter:
