@@ -21,8 +21,8 @@ _WRITTEN_DEPTH_MAX = 254
 
 def is_deeper(value: Any, text: bytes | str, depth_max: int) -> bool:
     """Whether a JSON value, which `text` is, has more levels than `depth_max`. It takes no longer than writing it does."""
-    opening: tuple[Any, Any] = ("[", "{") if isinstance(text, str) else (b"[", b"{")
-    if sum(map(text.count, opening)) <= depth_max:
+    opening = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
+    if opening <= depth_max:
         return False
     for _ in range(_WRITTEN_DEPTH_MAX - depth_max):
         value = [value]

@@ -40,6 +40,7 @@ import re
 import zlib
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import NewType
 
 from broker.errors import InvalidName
@@ -454,14 +455,22 @@ def heartbeat(gateway: str) -> str:
     return f"gw.{gateway}"
 
 
+_PLACES_KEPT = 1024
+"""Places are looked up for every token, and most sessions have one lane, of one name."""
+
+
 def _is_lane(name: str) -> bool:
     return _SHORT[0].fullmatch(name) is not None
 
 
 def place_of(subject: str) -> Place | None:
     """The place that a stored subject ``s.<pp>.<sid>.…`` names; None for one that this version does not know."""
-    parts = subject.split(".")
-    match parts[3:]:
+    return _place(subject.split(".", 3)[-1])
+
+
+@lru_cache(_PLACES_KEPT)
+def _place(rest: str) -> Place | None:
+    match rest.split("."):
         case ["d", lane] if _is_lane(lane):
             return Place(Kind.DELTA, lane)
         case ["r", "ev", lane] if _is_lane(lane):

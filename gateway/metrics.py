@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from broker.errors import CloseCode, ErrorCode, Refused
-from broker.metrics import LogMetrics, ProcessMetrics, QueueMetrics, counter, powers
+from broker.metrics import HotHistogram, LogMetrics, ProcessMetrics, QueueMetrics, counter, powers
 from gateway.dues import Tally
 from gateway.limits import Limit
 from gateway.pacing import Held
@@ -97,11 +97,12 @@ class GatewayMetrics:
         self.behind = self._gauge("readers_behind", "Readers that are held back now")
         self.held_back = self._counter("readers_held_back", "Times a reader fell behind and was held back")
         self.rewinds = self._counter("rewinds", "Times a session was read afresh because entries had been missed")
-        self.fan_out = self._histogram(
-            "fan_out_lag_seconds",
+        self.fan_out = HotHistogram(
+            "antiphon_gateway_fan_out_lag_seconds",
             "From when NATS stored an entry (the clock of the stream's leader) to when it was written to the sockets of "
             "all live readers (this gateway's clock); for each write the oldest entry in it",
-            (-11, 5),
+            powers(-11, 5),
+            self.registry,
         )
         self.end_to_end = self._histogram(
             "end_to_end_lag_seconds",

@@ -115,7 +115,8 @@ class SocketOutlet:
 
     @property
     def congested(self) -> bool:
-        return self.unsent_bytes > self._limit
+        # Asked before each write.
+        return self._transport.get_write_buffer_size() > self._limit
 
     @property
     def gone(self) -> bool:

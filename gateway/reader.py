@@ -145,7 +145,8 @@ class SessionReader:
         if self._outlet.gone:
             return False
         self._outlet.write(data)
-        self._at = _Position(seq, seq)
+        at = self._at
+        at.read = at.sent = seq
         return True
 
     def mark(self, seq: int, ts: int) -> None:

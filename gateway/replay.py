@@ -22,9 +22,10 @@ MERGED_TEXT_MAX = 32_768
 """Code points that merged deltas may add up to in one frame."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReplayEntry:
-    """An entry to be sent: `prev` is the entry before it in the log; `delta` says that it may be merged.
+    """An entry to be sent: `prev` is the entry before it in the log; `delta` says that it may be merged. Not to be changed,
+    as a `StoredEntry`.
 
     Where `body` leaves out the text of segments, `settles` names their streams, and `full` is the body with the text.
     """

@@ -91,7 +91,10 @@ class LiveParser(Parser):
             body, stop = end + 2 + int(words[2]), end + 2 + int(words[3])
             if len(data) < stop + 2:
                 return at, stop - at < _SHORT_WAY_BYTES
-            hand_over(handler, data[end + 2 : body], data[body:stop])
+            try:
+                handler(data[end + 2 : body], data[body:stop])
+            except Exception:  # noqa: BLE001 (a fault in one session must not end the connection of all)
+                _failed()
             at = stop + 2
         return at, False
 
@@ -121,16 +124,15 @@ class LiveClient(StrictClient):
         if handler is None:
             await super()._process_msg(sid, subject, reply, data, headers)
             return
-        hand_over(handler, headers or b"", data)
+        try:
+            handler(headers or b"", data)
+        except Exception:  # noqa: BLE001 (see above)
+            _failed()
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         self.live_handlers.pop(sid, None)
         super()._remove_sub(sid, max_msgs)
 
 
-def hand_over(handler: LiveHandler, headers: bytes, data: bytes) -> None:
-    """Calls the handler; a fault in one session must not end the connection of all."""
-    try:
-        handler(headers, data)
-    except Exception:  # noqa: BLE001 (see above)
-        _log.exception("a live message could not be taken")
+def _failed() -> None:
+    _log.exception("a live message could not be taken")

@@ -167,5 +167,5 @@ class World:
 
     @property
     def missing(self) -> list[StoredEntry]:
-        have = set(self.delivered)
-        return [e for e in self.expected if e not in have]
+        have = {e.seq: e for e in self.delivered}
+        return [e for e in self.expected if have.get(e.seq) != e]

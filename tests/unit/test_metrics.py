@@ -7,14 +7,16 @@ import math
 from dataclasses import dataclass
 
 import pytest
-from prometheus_client import CollectorRegistry
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram
 
 from agent_worker.control import RunControl
 from agent_worker.metrics import RUN_STATES, WAITS, WorkerMetrics
 from broker.clock import age_s
 from broker.codec import published_at
 from broker.errors import ErrorCode
-from broker.metrics import LogMetrics, QueueMetrics, QueueSeen, exposition, powers
+from broker.metrics import HotHistogram, LogMetrics, QueueMetrics, QueueSeen, exposition, powers
 from broker.queues import Priority, Queue
 from gateway.fields import BadFrame
 from gateway.metrics import GatewayMetrics
@@ -174,3 +176,17 @@ def test_acknowledging_is_asked_for_and_done() -> None:
             parse(frame)
     with pytest.raises(BadFrame, match="acks"):
         parse('{"op":"subscribe","id":1,"session":"demo","acks":1}')
+
+
+BOUNDS = powers(-3, 3)
+
+
+@given(st.lists(st.sampled_from(BOUNDS) | st.floats(-1, 100)))
+def test_a_hot_histogram_says_what_the_librarys_own_says(observed: list[float]) -> None:
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    hot = HotHistogram("lag_seconds", "Meaning", BOUNDS, ours)
+    usual = Histogram("lag_seconds", "Meaning", (), buckets=BOUNDS, registry=theirs)
+    for each in observed:
+        hot.observe(each)
+        usual.observe(each)
+    assert exposition(ours) == exposition(theirs)
