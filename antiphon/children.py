@@ -116,10 +116,14 @@ class Child:
         return code
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
+        """What else it prints, as an agent may, is printed here."""
         assert process.stdout is not None
-        async for line in process.stdout:
+        while line := await _line(process.stdout):
             if line.startswith(b"ready "):
                 self.ready.set()
+            else:
+                sys.stdout.buffer.write(line)
+                sys.stdout.buffer.flush()
 
     async def _end_at(self, stop: asyncio.Event, hurry: asyncio.Event, process: asyncio.subprocess.Process) -> None:
         await stop.wait()
@@ -130,6 +134,16 @@ class Child:
         except TimeoutError:
             _log.error("a process did not end in time", kind=self.kind, number=self.number)
         _signal(process.kill)
+
+
+async def _line(stream: asyncio.StreamReader) -> bytes:
+    """The next line, or a piece of one that is longer than the stream holds; nothing at the end."""
+    try:
+        return await stream.readuntil()
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    except asyncio.LimitOverrunError as error:
+        return await stream.read(error.consumed)
 
 
 def _signal(send: Callable[[], None]) -> None:

@@ -52,7 +52,7 @@ class HotHistogram(Collector):
     """
 
     def __init__(self, name: str, meaning: str, bounds: Sequence[float], registry: CollectorRegistry) -> None:
-        self._name = name
+        self.name = name
         self._meaning = meaning
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
@@ -67,9 +67,13 @@ class HotHistogram(Collector):
     def collect(self) -> Iterator[Metric]:
         """For the registry."""
         bounds = (*map(floatToGoString, self._bounds), "+Inf")
-        family = HistogramMetricFamily(self._name, self._meaning)
+        family = HistogramMetricFamily(self.name, self._meaning)
         family.add_metric((), buckets=[*zip(bounds, accumulate(self._counts), strict=True)], sum_value=self._sum)
         yield family
+
+    def describe(self) -> Iterator[Metric]:
+        """Likewise: so that no other metric can have its name."""
+        return self.collect()
 
 
 def exposition(registry: CollectorRegistry) -> bytes:

@@ -79,6 +79,17 @@ async def test_one_that_is_killed_is_started_again(stack: Stack) -> None:
     assert [(line["kind"], line["code"]) for line in ended] == [("worker", -signal.SIGKILL)]
 
 
+async def test_what_agents_print_is_printed(site: Site, stack: Stack) -> None:
+    workers = await stack.worker(AGENT, worker_processes="2")
+    run = await site.send("prints", "print", "a")
+    await site.ended("prints", run)
+    async with asyncio.timeout(WAIT_S):
+        while "a line that is longer than a pipe: " + "x" * 200_000 not in workers.output():
+            await asyncio.sleep(0.05)
+    assert len(_children(workers)) == 2
+    assert "a process has ended" not in workers.output()
+
+
 async def test_they_leave_together(stack: Stack) -> None:
     workers = await stack.worker(AGENT, worker_processes="3")
     children = _children(workers)

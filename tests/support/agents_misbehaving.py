@@ -25,6 +25,8 @@ async def _run(ctx: SessionContext) -> None:
                 pass
         case "stumble":
             time.sleep(0.4)  # noqa: ASYNC251 (likewise)
+        case "print":
+            print("a line that is longer than a pipe: " + "x" * 200_000, flush=True)  # noqa: T201 (likewise)
         case "leak":
             for _ in range(3):
                 _ = asyncio.create_task(_forever())  # noqa: TID251, RUF006 (likewise)

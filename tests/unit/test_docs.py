@@ -214,7 +214,7 @@ def families() -> Iterator[tuple[str, tuple[str, ...]]]:
                 ending = "_total" if f"{collector._name}_total" in names else ""
                 yield f"{collector._name}{ending}", tuple(collector._labelnames)
             elif isinstance(collector, HotHistogram):
-                yield min(names, key=len), ()
+                yield collector.name, ()
 
 
 def test_metrics_are_those_of_the_code() -> None:
