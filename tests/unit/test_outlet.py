@@ -12,7 +12,7 @@ import pytest
 
 from broker.errors import CloseCode
 from gateway.config import GatewaySettings
-from gateway.outlet import Closing, Drain, SocketOutlet
+from gateway.outlet import WRITES_UNSENT, Closing, Drain, SocketOutlet
 from tests.support.rawclient import connected
 
 WAIT_S = 20.0
@@ -50,14 +50,14 @@ class Ends:
 
 
 @asynccontextmanager
-async def ends(slow_reader_s: float = WAIT_S) -> AsyncIterator[Ends]:
+async def ends(slow_reader_s: float = WAIT_S, outbox_bytes: int = LIMIT) -> AsyncIterator[Ends]:
     loop = asyncio.get_running_loop()
     made: asyncio.Future[asyncio.Transport] = loop.create_future()
     server = await loop.create_server(lambda: Ours(made), "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     peer = await connected(host, port, 4096)
     transport = await made
-    settings = GatewaySettings(outbox_bytes=LIMIT, slow_reader_s=slow_reader_s)
+    settings = GatewaySettings(outbox_bytes=outbox_bytes, slow_reader_s=slow_reader_s)
     try:
         yield Ends(SocketOutlet(transport, settings), transport, peer)
     finally:
@@ -83,6 +83,34 @@ async def test_it_is_told_when_the_peer_has_taken_enough() -> None:
         async with asyncio.timeout(WAIT_S):
             await waiting
         assert not both.outlet.congested
+
+
+async def test_many_small_writes_are_too_much_however_short() -> None:
+    """Each of them takes memory of its own. Who waits is told when all have been taken."""
+    async with ends(outbox_bytes=len(MUCH)) as both, asyncio.TaskGroup() as tasks:
+        both.outlet.write(MUCH)
+        await asyncio.sleep(0.1)  # what the kernel takes is gone
+        before = both.outlet.unsent_bytes
+        for written in range(1, WRITES_UNSENT):
+            assert not both.outlet.congested, written
+            both.outlet.write(b"x")
+        assert both.outlet.congested
+        assert both.outlet.unsent_bytes == before + WRITES_UNSENT - 1
+        waiting = tasks.create_task(both.outlet.uncongested())
+        await both.take(len(MUCH) // 2)
+        assert not waiting.done()
+        await both.take(len(MUCH) // 2 + WRITES_UNSENT - 1)
+        async with asyncio.timeout(WAIT_S):
+            await waiting
+        assert not both.outlet.congested
+
+
+async def test_a_peer_that_takes_all_may_be_written_as_often_as_one_likes() -> None:
+    async with ends() as both:
+        for _ in range(4 * WRITES_UNSENT):
+            both.outlet.write(b"x")
+            await both.take(1)
+            assert not both.outlet.congested
 
 
 async def test_of_many_who_wait_one_writes_and_the_others_wait_on() -> None:
