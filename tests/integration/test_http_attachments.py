@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from broker.events import Entry, Participant, SessionDeleted
-from tests.support.http import SEEN, Http, HttpAnswer, raw
+from tests.support.http import SEEN, Http, HttpAnswer
 from tests.support.plane import PlaneWorld, now_ms, plane_world
 from tests.support.plane import refused as plane_refused
 from tests.support.rawclient import WAIT_S, http_get
@@ -71,6 +71,41 @@ async def held(world: PlaneWorld, session: str) -> int:
     """Messages that the store holds of a session."""
     answer = await world.connection.api("STREAM.INFO.ATTACHMENTS", {"subjects_filter": f"att.{session}.>"})
     return sum((answer["state"].get("subjects") or {}).values())
+
+
+@contextlib.asynccontextmanager
+async def all_places_taken(world: PlaneWorld) -> AsyncIterator[None]:
+    """As many uploads as may be at once, each to a session of its own, never idle and never done."""
+    host, _, port = world.gateways[0].url.removeprefix("http://").partition(":")
+
+    async def upload_slowly(session: str) -> None:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        request = (
+            f"POST /v1/sessions/{session}/attachments HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
+            f"Authorization: Bearer {world.token('user-1')}\r\nContent-Length: 300000\r\n\r\n"
+        )
+        writer.write(request.encode() + b"x" * 200_000)
+        try:
+            while not reader.at_eof():
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.1)
+        finally:
+            writer.transport.abort()
+
+    sessions = [world.session() for _ in range(int(ENV["attachment_uploads"]))]
+    async with asyncio.TaskGroup() as tasks:
+        uploading = [tasks.create_task(upload_slowly(session)) for session in sessions]
+        async with asyncio.timeout(WAIT_S):
+            for session in sessions:
+                while not await held(world, session):
+                    await asyncio.sleep(0.02)
+        yield
+        for each in uploading:
+            each.cancel()
+    async with client(world) as http, asyncio.timeout(WAIT_S):
+        while (await upload(http, world.session(), b"x", "text/plain")).status == 503:
+            await asyncio.sleep(0.05)
 
 
 # --- in and out --------------------------------------------------------------------------------------------------------
@@ -279,18 +314,9 @@ async def test_slow_and_broken_uploads_leave_nothing(world: PlaneWorld) -> None:
 
 
 async def test_so_many_at_once_and_no_more(world: PlaneWorld) -> None:
-    session = world.session()
-    request = (
-        f"POST /v1/sessions/{session}/attachments HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
-        f"Authorization: Bearer {world.token('user-1')}\r\nContent-Length: 300000\r\n\r\n"
-    )
-    async with contextlib.AsyncExitStack() as stack, client(world) as http:
-        for _ in range(4):
-            await stack.enter_async_context(raw(world.gateways[0].url, request + "x" * 200_000))
-        async with asyncio.timeout(WAIT_S):
-            while (answer := await upload(http, session, b"x", "text/plain")).status != 503:
-                await asyncio.sleep(0)
-        assert (answer.code, answer.headers["Retry-After"]) == ("overloaded", "1")
+    async with client(world) as http, all_places_taken(world):
+        answer = await upload(http, world.session(), b"x", "text/plain")
+        assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "overloaded", "1")
 
 
 # --- in messages -------------------------------------------------------------------------------------------------------
@@ -531,15 +557,8 @@ async def test_a_one_shot_run_has_attachments_too(world: PlaneWorld) -> None:
 
 async def test_while_all_places_are_taken_nobody_downloads(world: PlaneWorld) -> None:
     session = world.session()
-    request = (
-        f"POST /v1/sessions/{session}/attachments HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
-        f"Authorization: Bearer {world.token('user-1')}\r\nContent-Length: 300000\r\n\r\n"
-    )
-    async with contextlib.AsyncExitStack() as stack, client(world) as http:
+    async with client(world) as http:
         stored = await uploaded(http, session, b"x", "text/plain")
-        for _ in range(4):
-            await stack.enter_async_context(raw(world.gateways[0].url, request + "x" * 200_000))
-        async with asyncio.timeout(WAIT_S):
-            while (answer := await http.ask("GET", f"/v1/sessions/{session}/attachments/{stored['id']}")).status != 503:
-                await asyncio.sleep(0)
-        assert answer.code == "overloaded"
+        async with all_places_taken(world):
+            answer = await http.ask("GET", f"/v1/sessions/{session}/attachments/{stored['id']}")
+            assert (answer.status, answer.code) == (503, "overloaded")
