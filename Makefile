@@ -38,7 +38,7 @@ demo: .venv/.synced-demo ## A session with a real model in this terminal and on 
 
 .PHONY: test
 test: .venv/.synced ## Unit, contract, integration and conformance tests; T="-k name" chooses
-	.venv/bin/pytest -n 3 --dist loadfile $(TEST_DIRS) $(T)
+	.venv/bin/pytest -n 2 --dist loadfile $(TEST_DIRS) $(T)
 
 .PHONY: lint
 lint: .venv/.synced ## Format, lint rules, direction of imports, lock files and their hashes
