@@ -22,8 +22,8 @@ from broker.jetstream.connection import Connection
 from broker.jetstream.drains import JetStreamDrains
 from broker.jetstream.health import JetStreamHealth
 from broker.jetstream.log import JetStreamLog
+from broker.jetstream.pages import all_pages
 from broker.jetstream.topology import OWN_STREAMS, WORK_STREAM, stored_partitions
-from broker.jetstream.vitals import all_pages
 from broker.jetstream.workers import ask_workers
 from broker.permissions import Role, User, access
 from broker.subjects import HEARTBEATS, queue_of_consumer, stream_name

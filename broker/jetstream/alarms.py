@@ -21,6 +21,7 @@ from nats.aio.subscription import Subscription
 from broker.errors import NotPermitted, TopologyError, Unavailable
 from broker.jetstream.answers import NO_MESSAGE, ServerRefused
 from broker.jetstream.connection import Connection
+from broker.jetstream.pages import subject_pages
 from broker.jetstream.topology import ALARM_CONSUMER, ALARM_STREAM
 from broker.subjects import AlarmPlace, SessionKey, alarm_place, alarms_of
 
@@ -68,20 +69,13 @@ class JetStreamAlarms:
 async def forget_alarms(connection: Connection, session: SessionKey, begun: int) -> None:
     """Takes off all alarms that a session had before entry `begun`, with which it began anew. Raises Unavailable."""
     found: set[int] = set()
-    offset = 0
-    while True:
-        body = {"subjects_filter": alarms_of(session), "offset": offset}
-        try:
-            answer = await connection.api(f"STREAM.INFO.{ALARM_STREAM}", body)
-        except TopologyError:
-            return  # a log of before inputs could be scheduled
-        except ServerRefused as error:
-            raise Unavailable(f"NATS refused to read: {error.description}") from error
-        subjects = answer["state"].get("subjects") or {}
-        found.update(alarm_place(subject).begun for subject in subjects)
-        offset += len(subjects)
-        if not subjects or offset >= int(answer.get("total", 0)):
-            break
+    try:
+        async for page in subject_pages(connection, ALARM_STREAM, alarms_of(session)):
+            found.update(alarm_place(subject).begun for subject in page)
+    except TopologyError:
+        return  # a log of before inputs could be scheduled
+    except ServerRefused as error:
+        raise Unavailable(f"NATS refused to read: {error.description}") from error
     for place in found:
         if place < begun:
             await connection.purge(ALARM_STREAM, alarms_of(session, place))

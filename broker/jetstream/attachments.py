@@ -24,6 +24,7 @@ from broker.errors import AttachmentGone, LogFull, TopologyError, Unavailable
 from broker.jetstream.answers import CONTENDED, NO_MESSAGE, WRONG_LAST_SEQUENCE, ServerRefused
 from broker.jetstream.connection import Ack, Connection
 from broker.jetstream.direct import read_batch
+from broker.jetstream.pages import subject_pages
 from broker.jetstream.topology import ATTACHMENT_STREAM
 from broker.subjects import SWEEP, UPLOADS, AttachmentPlace, SessionKey, attachment_place, attachments_of, infos_of
 from broker.tail import StoredEntry
@@ -286,20 +287,13 @@ class JetStreamUpload:
 async def forget_before(connection: Connection, session: SessionKey, begun: int) -> None:
     """Deletes all attachments that a session had before entry `begun`, with which it began anew. Raises Unavailable."""
     places: set[AttachmentPlace] = set()
-    offset = 0
-    while True:
-        body = {"subjects_filter": attachments_of(session), "offset": offset}
-        try:
-            answer = await connection.api(f"STREAM.INFO.{ATTACHMENT_STREAM}", body)
-        except TopologyError:
-            return  # a log of before there were attachments
-        except ServerRefused as error:
-            raise Unavailable(f"NATS refused to read: {error.description}") from error
-        subjects = answer["state"].get("subjects") or {}
-        places.update(attachment_place(subject)[0] for subject in subjects)
-        offset += len(subjects)
-        if not subjects or offset >= int(answer.get("total", 0)):
-            break
+    try:
+        async for page in subject_pages(connection, ATTACHMENT_STREAM, attachments_of(session)):
+            places.update(attachment_place(subject)[0] for subject in page)
+    except TopologyError:
+        return  # a log of before there were attachments
+    except ServerRefused as error:
+        raise Unavailable(f"NATS refused to read: {error.description}") from error
     for place in places:
         if place.begun < begun:
             await connection.purge(ATTACHMENT_STREAM, place.everything)

@@ -12,6 +12,7 @@ import orjson
 
 from broker.jetstream.connection import Connection
 from broker.jetstream.direct import read_batch
+from broker.jetstream.pages import subject_pages
 from broker.jetstream.topology import (
     ALARM_STREAM,
     ATTACHMENT_STREAM,
@@ -57,18 +58,12 @@ def holdings(partitions: int) -> list[Holding]:
 async def messages_by_key(connection: Connection, holding: Holding, pattern: str = "*") -> dict[str, int]:
     """How many messages a place holds of each session that matches. Raises Unavailable, TopologyError."""
     found: dict[str, int] = {}
-    offset = 0
-    while True:
-        body = {"subjects_filter": holding.of("*"), "offset": offset}
-        answer = await connection.api(f"STREAM.INFO.{holding.stream}", body)
-        page = answer["state"].get("subjects") or {}
+    async for page in subject_pages(connection, holding.stream, holding.of("*")):
         for subject, count in page.items():
             key = holding.key_of(subject)
             if fnmatchcase(key, pattern):
                 found[key] = found.get(key, 0) + int(count)
-        offset += len(page)
-        if not page or offset >= int(answer.get("total", 0)):
-            return found
+    return found
 
 
 async def sessions_of(connection: Connection, partition: int, pattern: str = "*") -> AsyncIterator[str]:
@@ -77,18 +72,11 @@ async def sessions_of(connection: Connection, partition: int, pattern: str = "*"
     Holds the names of one answer of the server, which are 100,000 at most. Every session has an entry of a participant:
     the one that began it, or the one that deleted it. Raises Unavailable, TopologyError.
     """
-    offset = 0
-    while True:
-        body = {"subjects_filter": session_inputs(partition), "offset": offset}
-        answer = await connection.api(f"STREAM.INFO.{stream_name(partition)}", body)
-        names = sorted(subject.split(".")[2] for subject in answer["state"].get("subjects") or ())
-        for name in names:
+    async for page in subject_pages(connection, stream_name(partition), session_inputs(partition)):
+        for name in sorted(subject.split(".")[2] for subject in page):
             # Names hold no character that `fnmatch` gives a meaning to but the pattern's `*`.
             if fnmatchcase(name, pattern):
                 yield name
-        offset += len(names)
-        if not names or offset >= int(answer.get("total", 0)):
-            return
 
 
 async def events_since(connection: Connection, partition: int, since_ms: int) -> AsyncIterator[StoredEntry]:

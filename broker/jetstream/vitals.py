@@ -20,6 +20,7 @@ import structlog
 from broker.errors import LogError
 from broker.jetstream.answers import ServerRefused
 from broker.jetstream.connection import Connection
+from broker.jetstream.pages import all_pages
 from broker.jetstream.topology import ATTACHMENT_STREAM, META_STREAM, OWN_STREAMS, WORK_STREAM
 from broker.metrics import LogMetrics, QueueMetrics, QueueSeen
 from broker.queues import Queue
@@ -136,19 +137,6 @@ class JetStreamVitals:
         queue.replicas_offline.set(sum(is_away(replica, _AWAY_S) for replica in replicas))
         leaderless = sum("cluster" in s and not s["cluster"].get("leader") for s in streams)
         queue.silent.set(leaderless + sum(bool(_OURS.fullmatch(name)) for name in missing))
-
-
-async def all_pages(connection: Connection, operation: str, field: str) -> tuple[list[dict[str, Any]], set[str]]:
-    """All pages of a list of JetStream's, and the names of what did not answer. Raises Unavailable, ServerRefused."""
-    found: list[dict[str, Any]] = []
-    missing: set[str] = set()
-    while True:
-        page = await connection.api(operation, {"offset": len(found)})
-        missing.update(page.get("missing") or ())
-        items = page.get(field) or []
-        found += items
-        if not items or len(found) >= page["total"]:
-            return found, missing
 
 
 def _seconds(time_text: str) -> float:
