@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import types
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints, overload, runtime_checkable
+from typing import Any, Protocol, overload, runtime_checkable
 
 from agent_worker.approvals import Permission
 from agent_worker.context import SessionContext
 from agent_worker.tools import Invocation
-
-_PLAIN: Mapping[object, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
+from antiphon_client.signatures import parameters_of
 
 
 def _any_object() -> Mapping[str, Any]:
@@ -98,7 +96,7 @@ def tool(
     def made(function: AsyncFunction) -> Tool:
         if not inspect.iscoroutinefunction(function):
             raise TypeError(f"{getattr(function, '__name__', function)}: a tool must be an async function")
-        parameters, takes_call = _parameters(function)
+        parameters, takes_call = parameters_of(function, Invocation)
 
         async def call(invocation: Invocation) -> Any:
             return await function(**invocation.args, **({} if takes_call is None else {takes_call: invocation}))
@@ -114,43 +112,6 @@ def client_tool(
 ) -> ClientTool:
     """A tool that a client executes; options are those of `ClientTool`."""
     return ClientTool(name, description, parameters or _any_object(), **options)
-
-
-def _parameters(function: Callable[..., Any]) -> tuple[dict[str, Any], str | None]:
-    hints = get_type_hints(function)
-    properties: dict[str, Any] = {}
-    required: list[str] = []
-    takes_call = None
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind not in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD) or name not in hints:
-            raise TypeError(f"parameter {name}: a tool's parameters have names and annotations")
-        if hints[name] is Invocation:
-            takes_call = name
-            continue
-        properties[name] = _schema_of(hints[name], name)
-        if parameter.default is parameter.empty:
-            required.append(name)
-    schema = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
-    return schema, takes_call
-
-
-def _schema_of(hint: object, name: str) -> dict[str, Any]:
-    origin, args = get_origin(hint), get_args(hint)
-    if hint in (Any, object):
-        return {}
-    if hint in (None, type(None)):
-        return {"type": "null"}
-    if hint in _PLAIN:
-        return {"type": _PLAIN[hint]}
-    if origin is Literal:
-        return {"enum": list(args)}
-    if origin in (Union, types.UnionType):
-        return {"anyOf": [_schema_of(each, name) for each in args]}
-    if hint is list or origin is list:
-        return {"type": "array"} | ({"items": _schema_of(args[0], name)} if args else {})
-    if hint is dict or (origin is dict and args[0] is str):
-        return {"type": "object"} | ({"additionalProperties": _schema_of(args[1], name)} if args else {})
-    raise TypeError(f"parameter {name}: {hint} has no JSON Schema here; make a `Tool` with one")
 
 
 def as_tools(offered: Iterable[Offered]) -> tuple[list[AnyTool], list[ToolSource]]:

@@ -58,7 +58,7 @@ def tool(
     """
 
     def made(function: Function) -> Tool:
-        parameters, takes_call = _parameters(function)
+        parameters, takes_call = parameters_of(function, Execution if is_async(function) else ThreadExecution)
         return Tool(
             name or str(getattr(function, "__name__", "")),
             parameters,
@@ -86,8 +86,11 @@ def _execute(function: Function, takes_call: str | None) -> Execute:
     return execute
 
 
-def _parameters(function: Function) -> tuple[JsonObject, str | None]:
-    """The schema of a function's parameters, and the name of the one that takes the call."""
+def parameters_of(function: Callable[..., object], call: type) -> tuple[JsonObject, str | None]:
+    """The schema of a function's parameters, and the name of the one that is annotated `call`.
+
+    Raises TypeError for what has no name, no annotation, or a type that is no JSON.
+    """
     hints = get_type_hints(function)
     properties: dict[str, object] = {}
     required: list[str] = []
@@ -95,7 +98,7 @@ def _parameters(function: Function) -> tuple[JsonObject, str | None]:
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind not in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD) or name not in hints:
             raise TypeError(f"parameter {name}: a tool's parameters have names and annotations")
-        if hints[name] is (Execution if is_async(function) else ThreadExecution):
+        if hints[name] is call:
             takes_call = name
             continue
         properties[name] = schema_of(hints[name], name)
