@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from broker.audit import AuditRecord
 from broker.clock import now_ms
+from broker.events import Entry, InputSent, Participant
 from broker.jetstream.directory import JetStreamDirectory
 from broker.jetstream.topology import OWN_STREAMS
 from broker.jetstream.usage import JetStreamUsage
@@ -27,6 +29,7 @@ from tests.support.stack import Stack, open_log
 SECRET = "the word that must be gone"
 FILE = b"the bytes that must be gone"
 KEPT = {"AUDIT", "REVOKED"}
+USER = Participant("user", "user-1")
 
 
 @pytest.fixture
@@ -147,24 +150,22 @@ async def test_all_places_are_looked_at() -> None:
 
 
 async def test_a_tenant_that_still_writes_is_told(stack: Stack) -> None:
-    as_often_as_it_likes = {
-        f"{what}_{limit}": "100000" for what in ("commands", "inputs") for limit in ("per_second", "burst")
-    }
-    gateway = await stack.gateway(**as_often_as_it_likes)
+    names = [[f"s{writer}-{number}" for number in range(50)] for writer in range(8)]
+    begun = asyncio.Barrier(len(names) + 1)
+    async with open_log(stack.nats_url) as (_, log), asyncio.TaskGroup() as tasks:
 
-    async def go_on(name: str) -> None:
-        async with await Wire.open(gateway.url, stack.token(tenant="acme")) as wire:
-            number = 0
-            while True:
-                await wire.input(f"{name}-{number % 50}", f"i-{number}", SECRET)
-                number += 1
-                written.set()
+        async def go_on(sessions: Sequence[str]) -> None:
+            """Into the log itself: a gateway has much to do when many of its sessions are deleted, and may not write meanwhile."""
+            for number in itertools.count():
+                for name in sessions:
+                    entry = Entry(f"i-{number}", now_ms(), (InputSent(f"i-{number}", SECRET),), by=USER)
+                    await log.append_input(log.subjects(session_key("acme", name)), entry, entry.id)
+                if number == 0:
+                    await begun.wait()
 
-    written = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        # So many that something is on its way to the log at any time.
-        writing = [tasks.create_task(go_on(f"s{n}")) for n in range(8)]
-        await written.wait()
+        writing = [tasks.create_task(go_on(sessions)) for sessions in names]
+        # There is much to delete, so that each pass takes longer than many writes.
+        await begun.wait()
         code, output = await stack.run("tenant", "delete", "acme", "--yes")
         for task in writing:
             task.cancel()
