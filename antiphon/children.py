@@ -121,7 +121,8 @@ class Child:
         while line := await _line(process.stdout):
             if line.startswith(b"ready "):
                 self.ready.set()
-            else:
+                continue
+            with contextlib.suppress(BrokenPipeError):  # nobody reads it any more
                 sys.stdout.buffer.write(line)
                 sys.stdout.buffer.flush()
 
