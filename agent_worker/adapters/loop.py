@@ -10,6 +10,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import orjson
+
 from agent_worker.adapters import conversation
 from agent_worker.adapters.conversation import DEFAULT_LIMITS, AssistantTurn, Limits, ToolTurn, ToolUse, Turn, UserTurn
 from agent_worker.adapters.declaring import AnyTool, ToolSource
@@ -243,8 +245,6 @@ class _BrokenOff(Exception):
 
 def parsed(event: ServerEvent) -> Any:
     """The JSON object of an event. Raises Broken for anything else."""
-    import orjson
-
     try:
         found = orjson.loads(event.data)
     except orjson.JSONDecodeError:
